@@ -1,0 +1,88 @@
+"""Celery and Umbel: the same application, and only the library's name differs."""
+
+from __future__ import annotations
+
+import importlib
+import os
+
+from benchmarks.systems.common import BROKER_URL, RESULT_URL, count_keys, count_rows, stamp, timed
+
+library = importlib.import_module(os.environ["BENCH_LIB"])
+Celery = library.Celery
+
+app = Celery("bench", broker=BROKER_URL, backend=RESULT_URL)
+app.conf.update(
+    worker_hijack_root_logger=True,
+    worker_prefetch_multiplier=int(os.environ.get("BENCH_PREFETCH", "4")),
+    broker_connection_retry_on_startup=True,
+)
+
+#: A batch of the bulk interface: large enough to be fast, small enough for the memory of both sides.
+BATCH = 5000
+
+
+@app.task(name="bench.add")
+def add(number, one):
+    stamp(number)
+    return number + one
+
+
+@app.task(name="bench.step")
+def step(before, number):
+    stamp(number)
+    return before + 1
+
+
+@app.task(name="bench.total")
+def total(values):
+    return sum(values)
+
+
+def send(first: int, count: int) -> None:
+    for number in range(first, first + count):
+        add.delay(number, 1)
+
+
+def send_bulk(first: int, count: int) -> None:
+    for start in range(first, first + count, BATCH):
+        add.delay_many((number, 1) for number in range(start, min(start + BATCH, first + count)))
+
+
+if not hasattr(add, "delay_many"):
+    del send_bulk
+
+
+def send_delayed(first: int, count: int, seconds: float) -> None:
+    if hasattr(add, "delay_many"):
+        for start in range(first, first + count, BATCH):
+            numbers = range(start, min(start + BATCH, first + count))
+            add.delay_many([(number, 1) for number in numbers], countdown=seconds)
+        return
+    for number in range(first, first + count):
+        add.apply_async((number, 1), countdown=seconds)
+
+
+def round_trips(first: int, count: int) -> list[float]:
+    return timed(lambda number: add.delay(number, 1).get(timeout=60), first, count)
+
+
+def workflow(name: str, first: int, count: int) -> None:
+    """Make a workflow, send it, wait for its value and check that."""
+    numbers = range(first, first + count)
+    if name == "group":
+        value = library.group(add.s(number, 1) for number in numbers).apply_async().get(timeout=600)
+        expected = [number + 1 for number in numbers]
+    elif name == "chord":
+        value = library.chord([add.s(number, 1) for number in numbers], total.s())().get(timeout=600)
+        expected = sum(number + 1 for number in numbers)
+    else:
+        steps = [step.s(number) for number in numbers[1:]]
+        value = library.chain(step.s(0, first), *steps).apply_async().get(timeout=600)
+        expected = count
+    assert value == expected, f"{name}: wrong value {str(value)[:200]}"
+
+
+def stored_results() -> int:
+    if RESULT_URL.startswith("sqlite:"):
+        return count_rows("SELECT count(*) FROM results WHERE state = 'SUCCESS'")
+    return count_keys("celery-task-meta-*", b'"SUCCESS"')

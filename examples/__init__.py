@@ -1,0 +1,1 @@
+"""Programs that show Umbel at work; each runs as it stands."""

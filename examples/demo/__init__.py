@@ -1,0 +1,1 @@
+"""``python -m examples.demo``: a worker, a few hundred real tasks and a table of what ran. No server needed."""

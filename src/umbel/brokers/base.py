@@ -1,0 +1,288 @@
+"""The contract of a broker: where messages wait.
+
+A message is at any instant in exactly one place: a queue, the delayed store, one consumer's held set, the dead
+letters, or settled and gone. Every move between two places is one atomic operation of the broker, so that any process
+may be killed at any instruction. ``umbel.testing.contracts.broker`` is the suite that judges an adapter.
+
+What travels is a *payload*: an envelope as bytes, in one of the two forms that ``core.protocol`` reads. Brokers that
+share kombu's virtual layout carry kombu's JSON; brokers that carry headers apart use the native form. ``pack`` makes
+the broker's own form, so that nobody else needs to know which it is.
+
+Apart from messages there are *broadcasts*: a publication whose destination is of type ``fanout`` (orders) or
+``broadcast`` (events; a topic exchange where the broker has those) waits in no queue. It
+goes to every subscription of its exchange and routing key that is open at that moment, and is gone. Nothing of the
+above holds for them: they are neither held nor settled nor sent again, and they may be lost.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+import msgspec
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Sequence
+
+    from umbel.core.bindings import Binding
+    from umbel.core.destination import Destination
+    from umbel.core.protocol import Envelope
+    from umbel.core.records import Action, ChordEnd, DueChord, Publication, ResultRecord
+    from umbel.core.topology import QueueDefinition
+
+
+class Capabilities(msgspec.Struct, frozen=True):
+    """What a broker can do by itself; the layers above provide the rest or refuse at declaration."""
+
+    durable: bool  #: survives the death of every process that uses it
+    shared: bool  #: reachable from more than one machine
+    priorities: bool  #: orders messages of one queue by priority
+    fanout: bool = False  #: can broadcast to every subscriber
+    bindings: bool = False  #: has named direct and topic exchanges, and queues bound to them
+    direct_subscriptions: bool = (
+        False  #: a subscription may be a queue of its own, bound to a direct exchange
+    )
+    definitions: bool = (
+        False  #: makes queues and exchanges as their definitions say, fanout and headers included
+    )
+    atomic_sends: bool = True  #: when a publisher refuses one of several publications, none of them was sent
+    leases: bool = True  #: what a consumer holds outlives its connection; otherwise it returns when that ends
+    #: What is put first in line is first, changed messages and delayed ones that are due too. Otherwise a message that
+    #: returns unchanged takes its old place, and everything else stands at the back.
+    exact_front: bool = True
+    amqp_topics: bool = False  #: ``#`` stands for no word too, and its dot: ``media.#`` matches ``media``
+    joint_priorities: bool = True  #: the priorities of several queues are compared with each other
+
+
+class Delivery(msgspec.Struct):
+    """A message handed to one consumer, held under its lease until it is settled.
+
+    ``tag`` names it within the consumer's held set. ``redelivered`` is true when it may have been handed out before.
+    """
+
+    tag: bytes
+    queue: str
+    payload: bytes
+    redelivered: bool = False
+
+
+class Disposition(msgspec.Struct):
+    """How one delivery ends: the one atomic step that leaves nothing half done.
+
+    In one operation, all or nothing: ``publish`` goes to its queues, ``result`` and ``followers`` are stored and their
+    parts of chords counted (only where the result backend lives in the broker's own store, see ``Broker.store``), and
+    the delivery leaves the held set by its ``action``:
+
+    - ``ack``: gone.
+    - ``requeue``: back on its queue, as ``payload`` if given; ``front`` puts it first in line.
+    - ``retry_later``: into the delayed store until ``due`` (epoch seconds), as ``payload`` if given.
+    - ``dead_letter``: into the dead letters of its queue with ``reason``.
+
+    A delivery that is no longer held (its lease lapsed and a peer took it over, or it was settled before) settles to
+    nothing: none of the parts happen. The same goes for one with ``ends``, when that chord is not due any more.
+    ``unheld`` dispositions are for a delivery that was acknowledged early, or for none: they carry only ``publish``,
+    ``result``, ``followers`` and ``ends``, and with the action ``dead_letter`` the ``payload`` that is to be kept and
+    its ``queue``; those parts always happen.
+
+    What is to be published and no queue is bound for is kept among the dead letters of the delivery's queue: nobody is
+    left who could be told, and the delivery has to end. For an unheld one that is ``queue``; where it names none, as
+    for an answer whose asker may be gone, it is dropped.
+    """
+
+    tag: bytes
+    action: Action = "ack"
+    payload: bytes | None = None
+    due: float = 0.0
+    front: bool = False
+    reason: str = ""
+    publish: Sequence[Publication] = ()
+    result: ResultRecord | None = None
+    unheld: bool = False
+    queue: str = ""
+    followers: Sequence[ResultRecord] = ()
+    ends: ChordEnd | None = None
+
+
+def records_of(disposition: Disposition) -> Sequence[ResultRecord]:
+    """What a disposition stores and counts."""
+    if disposition.result is None:
+        return disposition.followers
+    return (disposition.result, *disposition.followers)
+
+
+class FetchPlan(msgspec.Struct, frozen=True):
+    """Which queues to take from and in which order; made anew when the worker's queues change.
+
+    Earlier queues do not starve later ones: brokers take from all queues of one priority in turn.
+    """
+
+    queues: tuple[str, ...]
+
+
+class Publisher(Protocol):
+    """Sends messages, blocking the caller. Safe for use by several threads, and after a fork."""
+
+    def send(self, publications: Sequence[Publication], *, timeout: float) -> None:
+        """Put every publication on its queue, in order and in as few round trips as the broker allows.
+
+        One whose exchange has to be looked up (``Destination.queue`` is None) goes to every queue that is bound for
+        it, to all of them in one step. Returning means the broker has them. Raises BrokerConnectionError when the
+        connection is lost (some may have been sent), PublishTimeout when ``timeout`` seconds pass, BrokerError when
+        there is one that no queue is bound for: then nothing was sent, or, without ``capabilities.atomic_sends``,
+        everything else was.
+        """
+
+    def close(self) -> None:
+        """Give the connections back. Safe twice."""
+
+
+class AsyncPublisher(Protocol):
+    """Sends messages from a coroutine; one per event loop."""
+
+    async def send(self, publications: Sequence[Publication], *, timeout: float) -> None:
+        """As Publisher.send."""
+
+    async def close(self) -> None:
+        """Give the connections back. Safe twice."""
+
+
+class Consumer(Protocol):
+    """Takes deliveries for one worker and settles them, in the worker's one event loop.
+
+    ``identity`` names its lease: no two live consumers share it. All that it fetched and has not settled is its held
+    set. While ``renew`` is called more often than the lease lasts, no peer, Celery's workers included, takes from that
+    set; when it stops, any peer's ``reclaim`` returns the set to the queues.
+    """
+
+    identity: str
+
+    async def open(self) -> None:
+        """Connect and take out the lease. After a lost connection, call it again: it builds everything anew."""
+
+    async def fetch(self, plan: FetchPlan, limit: int, timeout: float) -> list[Delivery]:
+        """Up to ``limit`` deliveries, waiting at most ``timeout`` seconds while there is none.
+
+        Messages of the delayed store whose time has come are moved to the front of their queues first. Taking a
+        message and recording it as held is one atomic step. Waiting takes nothing: only a fetch that returns does,
+        and a cancelled or timed-out fetch leaves no message held unknown to the caller (see ``reconcile``). Higher
+        priority first (on kombu's layout 0 is the highest), then oldest first; queues take turns.
+        """
+
+    async def settle(self, batch: Sequence[Disposition]) -> Sequence[DueChord] | None:
+        """End deliveries, each atomically, the batch in as few round trips as possible.
+
+        Gives the chords whose last part was counted with them; None is as good as none. Safe to repeat after a lost
+        connection: what was settled settles to nothing, and a chord that fell due unnoticed is claimed like any other
+        (``ResultBackend.aclaim_chords``).
+        """
+
+    async def renew(self) -> None:
+        """Extend the lease on everything held. Called every third of the lease's duration."""
+
+    async def reclaim(self) -> int:
+        """Return what lapsed consumers held to the front of its queues, marked redelivered; says how many messages.
+
+        Safe to run by any number of consumers at once. Also obeys Celery's rule for messages that Celery's workers
+        hold (the visibility timeout) where the layout is shared.
+        """
+
+    async def reconcile(self, held: Collection[bytes]) -> int:
+        """Return to the queues what the broker says this consumer holds but ``held`` does not name.
+
+        Called after a lost connection, when a reply may have been lost with messages in it.
+        """
+
+    async def close(self) -> None:
+        """Return everything still held to the front of its queues and give up the lease. Safe twice, or unopened."""
+
+
+class Subscription(Protocol):
+    """What is sent to an exchange while it is listened to, in the running event loop; for one reader.
+
+    Lossy by nature: it gets what is sent after ``open`` has returned, while its connection holds. What its reader
+    leaves is kept up to a bound, then the oldest goes. Messages of one sender come in order.
+    """
+
+    async def open(self) -> None:
+        """Connect and begin to listen. After a lost connection, call it again: what was sent meanwhile is not heard.
+
+        Raises BrokerConnectionError when the broker cannot be reached.
+        """
+
+    async def get(self) -> bytes:
+        """The next payload; waits for it without limit, and may be cancelled.
+
+        Raises BrokerConnectionError when the connection is lost, or there is none.
+        """
+
+    async def close(self) -> None:
+        """Listen no more; leaves nothing behind in the broker. Safe twice, or unopened."""
+
+
+class Broker(Protocol):
+    """Where messages wait. One object per URL and application; holds options, not connections."""
+
+    capabilities: Capabilities
+    #: Identity of the store behind it. A result backend with the same identity has its results written by ``settle``.
+    store: str
+    #: URL without its password, for banners and logs.
+    display_url: str
+
+    def pack(self, envelope: Envelope, destination: Destination) -> bytes:
+        """The payload for an envelope in this broker's form."""
+
+    def declare(self, bindings: Iterable[Binding], queues: Iterable[QueueDefinition] = ()) -> None:
+        """Say which queues are bound to which direct and topic exchanges, and how queues are to be made.
+
+        Costs no round trip: the connections made through this object put the bindings in place, a consumer whenever it
+        connects, a publisher before what it sends to their exchanges. Safe to repeat, and cheap. Bindings of other
+        types are passed over, and all of them without ``capabilities.bindings``. Nothing takes a binding back: it lasts
+        as long as the store.
+
+        ``queues`` are for ``capabilities.definitions``, other brokers pass them over: a queue's definition wins over
+        bindings and over an earlier one. A queue of which nothing is known is durable, bound to the direct exchange of
+        its name. Where one exists already and differs, who uses it first has a BrokerError that says in what.
+        """
+
+    def publisher(self) -> Publisher:
+        """A blocking publisher; connects on first use."""
+
+    def async_publisher(self) -> AsyncPublisher:
+        """A publisher for the running event loop; connects on first use."""
+
+    def consumer(self, identity: str, lease: float) -> Consumer:
+        """A consumer whose lease lasts ``lease`` seconds from each renewal."""
+
+    def subscriber(self, exchange: str, routing_key: str = "", exchange_type: str = "fanout") -> Subscription:
+        """Listens to an exchange; only with ``capabilities.fanout``.
+
+        Of type ``fanout`` it gets a copy of everything sent with this very routing key. Of type ``broadcast`` the
+        routing key is a pattern: at its end ``#`` stands for any text. Of type ``direct``, only with
+        ``capabilities.direct_subscriptions``, it has a queue of its own, bound for as long as it is open.
+        """
+
+    def depth(self, queue: str) -> int:
+        """Messages waiting in a queue, delayed and held ones left out."""
+
+    def delayed_depth(self, queue: str) -> int:
+        """Messages of a queue that wait for their time."""
+
+    def held_depth(self) -> int:
+        """Messages held by all consumers of this broker."""
+
+    def purge(self, queue: str) -> int:
+        """Delete what waits in a queue; says how many messages."""
+
+    def dead_letters(self, queue: str, limit: int) -> list[DeadLetter]:
+        """The newest ``limit`` dead letters of a queue, newest first."""
+
+    def close(self) -> None:
+        """Close every connection made through this object. Safe twice."""
+
+
+class DeadLetter(msgspec.Struct):
+    """A delivery given up, kept with its reason. ``at`` is epoch seconds."""
+
+    queue: str
+    payload: bytes
+    reason: str
+    at: float

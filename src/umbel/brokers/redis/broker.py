@@ -1,0 +1,147 @@
+"""The Redis and Valkey broker: kombu's layout, mended.
+
+kombu pops a message and then writes down that it is held; between the two it can be lost. Here both are one script,
+and so is everything that ends a delivery. kombu's workers hold messages for a fixed time; here each worker renews a
+lease, and what it holds is fresh in ``unacked_index`` so that Celery's workers leave it alone however long it takes.
+Celery's producers, workers and tools work on the same queues at the same time.
+
+Needs Redis 6.2 or Valkey. One server (or a primary with replicas); not a cluster.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+from weakref import WeakSet
+
+from umbel.brokers.base import Capabilities, DeadLetter
+from umbel.brokers.redis.consumer import RedisConsumer
+from umbel.brokers.redis.layout import make_layout
+from umbel.brokers.redis.publisher import Composer, RedisAsyncPublisher, RedisPublisher
+from umbel.brokers.redis.routing import Routes
+from umbel.brokers.redis.subscription import make_subscription
+from umbel.core.bindings import Bindings
+from umbel.core.protocol import pack_kombu
+from umbel.errors import BrokerConnectionError
+from umbel.stores.redis.address import parse_address
+from umbel.stores.redis.blocking import LinkPool
+from umbel.stores.redis.commands import pack_command
+from umbel.stores.redis.replies import check
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from umbel.brokers.base import Subscription
+    from umbel.brokers.options import BrokerOptions
+    from umbel.core.bindings import Binding
+    from umbel.core.destination import Destination
+    from umbel.core.protocol import Envelope
+    from umbel.core.topology import QueueDefinition
+
+#: Seconds that a question about a queue may take, where ``socket_timeout`` does not say.
+_ANSWER_TIMEOUT: Final = 30.0
+
+
+class RedisBroker:
+    """Messages in one database of a Redis server.
+
+    Args:
+        url: ``redis://``, ``rediss://``, ``valkey://`` or ``redis+socket://``, as Celery takes it.
+        options: the application's; ``transport`` takes kombu's Redis options.
+
+    Raises ImproperlyConfigured for what it cannot read.
+    """
+
+    capabilities = Capabilities(
+        durable=True, shared=True, priorities=True, fanout=True, bindings=True, direct_subscriptions=True
+    )
+
+    def __init__(self, url: str, options: BrokerOptions) -> None:
+        self._options = options
+        self._address, rest = parse_address(url, options.transport, options.use_ssl, options.connect_timeout)
+        self._layout = make_layout(rest, self._address.db)
+        self._routes = Routes(self._layout)
+        self._pool = LinkPool(self._address, limit=1)
+        self._declared = Bindings()
+        self._publishers: WeakSet[RedisPublisher] = WeakSet()
+        self.store = self._address.identity
+        self.display_url = self._address.display_url
+
+    @classmethod
+    def from_url(cls, url: str, options: BrokerOptions) -> RedisBroker:
+        """The broker of a URL; nothing is connected yet."""
+        return cls(url, options)
+
+    def pack(self, envelope: Envelope, destination: Destination) -> bytes:
+        """Kombu's JSON."""
+        return pack_kombu(envelope, destination)
+
+    def declare(self, bindings: Iterable[Binding], queues: Iterable[QueueDefinition] = ()) -> None:
+        """Bindings go into kombu's tables, where Celery's producers find them."""
+        self._declared.add(bindings)
+
+    def publisher(self) -> RedisPublisher:
+        """A blocking publisher with a pool of its own."""
+        pool = LinkPool(self._address, self._layout.max_connections or self._options.pool_limit)
+        publisher = RedisPublisher(pool, Composer(self._layout, self._routes, self._declared))
+        self._publishers.add(publisher)
+        return publisher
+
+    def async_publisher(self) -> RedisAsyncPublisher:
+        """A publisher for the running event loop."""
+        return RedisAsyncPublisher(self._address, Composer(self._layout, self._routes, self._declared))
+
+    def consumer(self, identity: str, lease: float) -> RedisConsumer:
+        """A consumer whose lease lasts ``lease`` seconds from each renewal."""
+        return RedisConsumer(identity, lease, self._address, self._layout, self._options, self._declared)
+
+    def subscriber(self, exchange: str, routing_key: str = "", exchange_type: str = "fanout") -> Subscription:
+        """Listens to a channel, or as a queue of its own bound to a direct exchange."""
+        return make_subscription(self._address, self._layout, exchange, routing_key, exchange_type)
+
+    def depth(self, queue: str) -> int:
+        """Messages waiting in a queue's lists."""
+        return sum(self._ask([(b"LLEN", key) for key in self._layout.list_keys(queue)]))
+
+    def delayed_depth(self, queue: str) -> int:
+        """Messages of a queue that wait for their time."""
+        return sum(self._ask([(b"ZCARD", self._layout.delayed_key(queue))]))
+
+    def held_depth(self) -> int:
+        """Messages held by all consumers, Celery's workers included."""
+        keys = (self._layout.unacked_key, "umbel:held_raw")
+        return sum(self._ask([(b"HLEN", self._layout.key(key)) for key in keys]))
+
+    def purge(self, queue: str) -> int:
+        """Delete what waits in a queue's lists; says how many messages."""
+        keys = self._layout.list_keys(queue)
+        counts = self._ask(
+            [(b"MULTI",), *((b"LLEN", key) for key in keys), (b"DEL", *keys), (b"EXEC",)],
+        )[-1]
+        return sum(counts[: len(keys)])
+
+    def dead_letters(self, queue: str, limit: int) -> list[DeadLetter]:
+        """The newest ``limit`` dead letters of a queue, newest first."""
+        key = self._layout.dead_key(queue)
+        [flat] = self._ask([(b"ZREVRANGE", key, 0, limit - 1, b"WITHSCORES")]) if limit > 0 else [[]]
+        return [_dead_letter(queue, flat[i], float(flat[i + 1])) for i in range(0, len(flat), 2)]
+
+    def close(self) -> None:
+        """Close the connections of the broker and of its blocking publishers. Safe twice."""
+        self._pool.close()
+        for publisher in list(self._publishers):
+            publisher.close()
+
+    def _ask(self, commands: list[tuple[Any, ...]]) -> list[Any]:
+        timeout = self._address.socket_timeout or _ANSWER_TIMEOUT
+        packed = b"".join(pack_command(command) for command in commands)
+        try:
+            replies = self._pool.call(packed, len(commands), timeout)
+        except TimeoutError as error:
+            raise BrokerConnectionError(f"Redis did not answer within {timeout:g} seconds") from error
+        return [check(reply) for reply in replies]
+
+
+def _dead_letter(queue: str, member: bytes, at: float) -> DeadLetter:
+    _, length, rest = member.split(b":", 2)
+    reason = rest[: int(length)].decode("utf-8", "replace")
+    return DeadLetter(queue, rest[int(length) :], reason, at)

@@ -1,0 +1,3 @@
+"""Ways to start processes."""
+
+from multiprocessing.context import BaseContext, Process

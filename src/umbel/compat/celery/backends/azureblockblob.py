@@ -1,0 +1,9 @@
+"""A result backend of Celery's that this version of Umbel does not have."""
+
+from umbel.compat.lazily import lazily as _lazily
+
+__all__ = ("AzureBlockBlobBackend",)
+
+__getattr__ = _lazily(
+    __name__, {"AzureBlockBlobBackend": "umbel.results.azureblockblob:AzureBlockBlobBackend"}
+)

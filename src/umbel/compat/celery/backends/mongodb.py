@@ -1,0 +1,7 @@
+"""A result backend of Celery's that this version of Umbel does not have."""
+
+from umbel.compat.lazily import lazily as _lazily
+
+__all__ = ("MongoBackend",)
+
+__getattr__ = _lazily(__name__, {"MongoBackend": "umbel.results.mongodb:MongoBackend"})

@@ -1,0 +1,5 @@
+"""The command line."""
+
+from umbel.compat.lazily import lazily as _lazily
+
+__getattr__ = _lazily(__name__, {})

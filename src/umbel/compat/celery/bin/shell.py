@@ -1,0 +1,7 @@
+"""The command ``shell``."""
+
+from __future__ import annotations
+
+from .base import command as _command
+
+__getattr__ = _command(__name__, "shell")

@@ -1,0 +1,7 @@
+"""The pool of gevent."""
+
+from umbel.compat.lazily import lazily as _lazily
+
+__all__ = ("TaskPool",)
+
+__getattr__ = _lazily(__name__, {"TaskPool": "umbel.pools.gevent:GeventPool"})

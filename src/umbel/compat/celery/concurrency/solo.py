@@ -1,0 +1,5 @@
+"""The pool of one."""
+
+from umbel.pools.solo import SoloPool as TaskPool
+
+__all__ = ("TaskPool",)

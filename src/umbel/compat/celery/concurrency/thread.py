@@ -1,0 +1,5 @@
+"""The pool of threads."""
+
+from umbel.pools.threads import ThreadsPool as TaskPool
+
+__all__ = ("TaskPool",)

@@ -1,0 +1,5 @@
+"""Extras."""
+
+from umbel.compat.lazily import lazily as _lazily
+
+__getattr__ = _lazily(__name__, {})

@@ -1,0 +1,9 @@
+"""Certificates."""
+
+from umbel.security.signing import Certificate, CertStore, FSCertStore
+
+__all__ = (
+    "CertStore",
+    "Certificate",
+    "FSCertStore",
+)

@@ -1,0 +1,5 @@
+"""Private keys."""
+
+from umbel.security.signing import PrivateKey
+
+__all__ = ("PrivateKey",)

@@ -1,0 +1,5 @@
+"""Signals."""
+
+from umbel.signals import Signal, logger
+
+__all__ = ("Signal",)

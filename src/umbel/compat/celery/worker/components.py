@@ -1,0 +1,7 @@
+"""The steps of a worker's start."""
+
+from umbel.compat.lazily import lazily as _lazily
+
+__all__ = ("Beat", "Consumer", "Hub", "Pool", "StateDB", "Timer")
+
+__getattr__ = _lazily(__name__, {name: f"celery.worker.steps:{name}" for name in __all__})

@@ -1,0 +1,7 @@
+"""The loops of Celery's worker."""
+
+from umbel.compat.lazily import lazily as _lazily
+
+__all__ = ("asynloop", "synloop")
+
+__getattr__ = _lazily(__name__, {name: f"celery.worker.steps:{name}" for name in __all__})

@@ -1,0 +1,7 @@
+"""Where remote control arrives."""
+
+from umbel.compat.lazily import lazily as _lazily
+
+__all__ = ("Pidbox", "gPidbox")
+
+__getattr__ = _lazily(__name__, {name: f"celery.worker.steps:{name}" for name in __all__})

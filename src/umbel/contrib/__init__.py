@@ -1,0 +1,1 @@
+"""What ties Umbel to frameworks and tools; imported when they are there."""

@@ -1,0 +1,287 @@
+"""What a pool process does: take a job, run it, report it, again.
+
+The same code serves a process with one slot (its main thread), a process with several (threads that take turns at
+the inbox), and slots inside the worker's own process.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import traceback
+from typing import TYPE_CHECKING
+
+from umbel.pools import frames
+from umbel.pools.frames import Deadline
+from umbel.pools.inbox import Inbox, LinkClosed, Outbox
+from umbel.pools.limits import AlarmLimit, ThreadLimit, Timekeeper
+from umbel.pools.memory import MemoryWatch
+from umbel.pools.relay import relay_logs
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable
+    from types import FrameType
+    from typing import NoReturn
+
+    from umbel.pools.base import JobRunner, Work
+    from umbel.pools.frames import ProcessSettings
+    from umbel.pools.permits import Permits
+
+#: Of a process that a signal asked to end: Celery's processes leave with the signal's number.
+_TERMINATED = int(signal.SIGTERM)
+
+
+class Station:
+    """One pool process: its ends of the wire, its settings and its runner."""
+
+    def __init__(
+        self, link: socket.socket, permits: Permits, settings: ProcessSettings, runner: JobRunner
+    ) -> None:
+        self.outbox = Outbox(link)
+        self.inbox = Inbox(link, permits, self.outbox, self._on_slots)
+        self.settings = settings
+        self.runner = runner
+        self.on_slots: Callable[[int], None] | None = None
+        self._memory = MemoryWatch(settings.max_memory) if settings.max_memory else None
+
+    def come_up(self) -> bool:
+        """Prepare for jobs and say so; false when that failed, which has been said too."""
+        try:
+            self.runner.process_init()
+        except Exception as error:
+            self.outbox.send(frames.FAILED, "".join(traceback.format_exception(error)))
+            return False
+        self.outbox.send(frames.UP, os.getpid())
+        return True
+
+    def after_job(self) -> None:
+        """Between two jobs: has this process grown too big? It goes on until it is told to leave."""
+        if self._memory is not None and (used := self._memory.excess()) is not None:
+            self._memory = None
+            self.outbox.send(frames.HEAVY, used)
+
+    def _on_slots(self, slots: int) -> None:
+        if self.on_slots is not None:
+            self.on_slots(slots)
+
+
+class MainThreadSlot:
+    """One slot, in the main thread of its process.
+
+    SIGTERM raises SystemExit in a running body, so that its ``finally`` clauses run, and ends a waiting process at
+    once; a report that is being written is finished first.
+    """
+
+    def __init__(self, station: Station) -> None:
+        self._station = station
+        self._limit = AlarmLimit()
+        self._seq = -1
+        self._may_raise = True
+        self._terminated = False
+        station.runner.soft_limit = self._limit
+        station.runner.hard_limit = self._tell_deadline
+
+    def serve(self) -> int:
+        """Run jobs until it is time to leave; the exit code."""
+        self._limit.install()
+        signal.signal(signal.SIGTERM, self._on_sigterm)
+        station = self._station
+        station.runner.slot_init()
+        if not station.come_up():
+            return 1
+        inbox = station.inbox
+        while not self._terminated and (work := inbox.next()) is not None:
+            self._run(work)
+        return _TERMINATED if self._terminated else 0
+
+    def _run(self, work: Work) -> None:
+        station = self._station
+        self._seq = work.seq
+        station.outbox.begin(work)
+        report = station.runner.run(work)
+        self._may_raise = False
+        if self._terminated:
+            # Whatever the body made of it: a terminated job has no report.
+            return
+        station.outbox.report(report)
+        station.after_job()
+        self._may_raise = True
+
+    def _tell_deadline(self, seconds: float) -> None:
+        self._station.outbox.send(frames.DEADLINE, Deadline(self._seq, seconds))
+
+    def _on_sigterm(self, signum: int, frame: FrameType | None) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        self._terminated = True
+        if self._may_raise:
+            raise SystemExit(_TERMINATED)
+
+
+class ThreadSlots:
+    """Several slots, each a thread. The one that waits holds the turn, so that jobs begin in the order they came."""
+
+    def __init__(self, station: Station, on_exit: Callable[[int], None], *, inline: bool = False) -> None:
+        self._station = station
+        self._on_exit = on_exit
+        self._inline = inline
+        self._keeper = Timekeeper()
+        self._turn = threading.Lock()
+        self._slot = threading.local()
+        self._threads: list[threading.Thread] = []
+        self._wanted = station.settings.slots
+        self._running = 0
+        self._leaving = False
+        station.on_slots = self._resize
+        station.runner.soft_limit = self._soft
+        station.runner.hard_limit = self._hard
+
+    def serve(self) -> int:
+        """Run jobs until it is time to leave; the exit code."""
+        if not self._station.come_up():
+            return 1
+        with self._turn:
+            self._grow()
+        while self._threads:
+            self._threads.pop().join()
+        self._keeper.end()
+        return 0
+
+    def _grow(self) -> None:
+        """Called with the turn held: a slot that leaves is not counted again meanwhile."""
+        while self._running < self._wanted:
+            name = f"ThreadPoolExecutor-0_{self._running}"
+            self._running += 1
+            # Daemons: a body that never ends must not keep the worker's own process.
+            thread = threading.Thread(target=self._serve_slot, name=name, daemon=True)
+            self._threads.append(thread)
+            thread.start()
+
+    def _resize(self, slots: int) -> None:
+        """Called with the turn held, by the slot that read the frame."""
+        self._wanted = slots
+        self._grow()
+
+    def _serve_slot(self) -> None:
+        self._slot.limit = ThreadLimit(self._keeper)
+        self._slot.seq = -1
+        runner = self._station.runner
+        try:
+            runner.slot_init()
+            while (work := self._take()) is not None:
+                self._run(work)
+            runner.slot_exit()
+        except LinkClosed:
+            self._end(0)
+        except SystemExit as error:
+            self._end(exit_code(error))
+        except BaseException as error:
+            report_crash(error)
+            self._end(1)
+
+    def _end(self, code: int) -> None:
+        """A job has ended more than itself: so ends the process or, of a worker's own threads, every slot in turn."""
+        self._leaving = True
+        self._on_exit(code)
+        self._station.inbox.close()
+
+    def _take(self) -> Work | None:
+        with self._turn:
+            if self._leaving or self._running > self._wanted:
+                self._running -= 1
+                return None
+            work = self._station.inbox.next()
+            if work is None:
+                self._leaving = True
+                self._running -= 1
+            return work
+
+    def _run(self, work: Work) -> None:
+        station = self._station
+        self._slot.seq = work.seq
+        station.outbox.begin(work)
+        if self._inline and work.time_limit is not None:
+            self._hard(work.time_limit)
+        report = station.runner.run(work)
+        self._slot.limit.clear()
+        station.outbox.report(report)
+        station.after_job()
+
+    def _soft(self, seconds: float | None) -> ThreadLimit:
+        limit: ThreadLimit = self._slot.limit
+        return limit(seconds)
+
+    def _hard(self, seconds: float) -> None:
+        if self._inline:
+            self._slot.limit.hard(seconds)
+        else:
+            self._station.outbox.send(frames.DEADLINE, Deadline(self._slot.seq, seconds))
+
+
+def run_process(
+    link: socket.socket, permits: Permits, settings: ProcessSettings, make_runner: Callable[[], JobRunner]
+) -> NoReturn:
+    """Be a pool process until the end of this process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        runner = make_runner()
+    except Exception as error:
+        Outbox(link).send(frames.FAILED, "".join(traceback.format_exception(error)))
+        os._exit(1)
+    station = Station(link, permits, settings, runner)
+    if settings.log_level is not None:
+        relay_logs(station.outbox, settings.log_level)
+    try:
+        code = _serve(station)
+    except SystemExit as error:
+        code = exit_code(error)
+    except LinkClosed:
+        code = 1
+    except BaseException as error:
+        report_crash(error)
+        code = 1
+    leave(runner, code)
+
+
+def _serve(station: Station) -> int:
+    if not station.settings.threads:
+        return MainThreadSlot(station).serve()
+    # A signal cannot be meant for one slot of several.
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    if station.settings.patch:
+        from umbel.pools.green_child import GreenSlots  # an optional library
+
+        return GreenSlots(station, lambda code: leave(station.runner, code)).serve()
+    if station.settings.loop:
+        from umbel.pools.async_child import LoopSlots  # only these processes pay for its import
+
+        return LoopSlots(station, lambda code: leave(station.runner, code)).serve()
+    return ThreadSlots(station, lambda code: leave(station.runner, code)).serve()
+
+
+def leave(runner: JobRunner, code: int) -> NoReturn:
+    """End this process, past whatever the application's threads and exit handlers would do."""
+    try:
+        runner.process_exit(code)
+        runner.slot_exit()
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except BaseException as error:
+        report_crash(error)
+    finally:
+        os._exit(code & 0xFF)
+
+
+def exit_code(error: SystemExit) -> int:
+    """The exit status that ``sys.exit`` was called for."""
+    if error.code is None:
+        return 0
+    return error.code if isinstance(error.code, int) else 1
+
+
+def report_crash(error: BaseException) -> None:
+    """Errors that are nobody's job: to standard error, for there is nothing else left."""
+    if sys.stderr is not None:
+        traceback.print_exception(error)

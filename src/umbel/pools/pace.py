@@ -1,0 +1,43 @@
+"""How long brief jobs take, and so how many may wait in a busy process."""
+
+from __future__ import annotations
+
+#: What a job costs its pool process besides its body, in seconds.
+_OVERHEAD = 20e-6
+#: A process is given no more jobs than this beyond what it can start; more makes frames no cheaper.
+_MOST = 128
+#: The average reaches this many jobs back.
+_MEMORY = 32
+#: Seconds of a pool process's birth; its replacement is started so long before it is worn out.
+_BIRTH = 0.02
+
+
+class Pace:
+    """A running average over the jobs that were said to be brief."""
+
+    def __init__(self, horizon: float) -> None:
+        self._horizon = horizon
+        self._mean: float | None = None
+
+    def note(self, seconds: float, count: int) -> None:
+        """``count`` brief jobs took ``seconds`` together."""
+        mean = seconds / count
+        if self._mean is None:
+            self._mean = mean
+        else:
+            self._mean += (mean - self._mean) * min(1.0, count / _MEMORY)
+
+    @property
+    def longest(self) -> float:
+        """What a job counts for at most: one that was not brief after all does not close the door for long."""
+        return 10 * self._horizon
+
+    def depth(self) -> int:
+        """How many jobs may wait behind the one that runs: as many as a process does in the horizon."""
+        if self._mean is None:
+            return 0
+        return min(_MOST, int(self._horizon / (self._mean + _OVERHEAD)))
+
+    def lead(self) -> int:
+        """How many jobs before its last one a process's replacement has to be on its way."""
+        return 1 if self._mean is None else max(1, int(_BIRTH / (self._mean + _OVERHEAD)))

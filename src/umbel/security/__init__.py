@@ -1,0 +1,1 @@
+"""Signed messages: the serializer ``auth``. Needs ``cryptography``; nothing is imported before it is used."""

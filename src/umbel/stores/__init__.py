@@ -1,0 +1,1 @@
+"""What a broker and a result backend share when they live in one store, below both of them."""

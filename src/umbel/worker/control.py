@@ -1,0 +1,167 @@
+"""Remote control: one listener for a worker, to whom Celery's and Umbel's programs broadcast their orders.
+
+It waits for the broker and for nothing else, beside the intake and on a connection of its own. ``control_commands``
+says what a worker does when told.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Any
+
+from umbel.brokers.base import Disposition
+from umbel.core.destination import Destination
+from umbel.core.pidbox import is_for, read_control, write_control
+from umbel.core.records import Publication
+from umbel.errors import BrokerConnectionError, BrokerError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from umbel.brokers.base import Broker, Subscription
+    from umbel.worker.commands import Commander, CommandInfo
+    from umbel.worker.link import ConnectionPolicy
+    from umbel.worker.settlement import Settlement
+
+logger = logging.getLogger("celery.worker.pidbox")
+
+
+class ControlListener:
+    """Hears orders, has them carried out and answers where an answer is wanted.
+
+    Args:
+        subscription: to the exchange of orders.
+        commander: what the commands act upon.
+        commands: by name.
+        broker: packs the answers.
+        settlement: sends them.
+        policy: how long to wait before listening again after the connection was lost.
+        accept: content types that may be decoded.
+        serializer: of the answers.
+    """
+
+    def __init__(
+        self,
+        *,
+        subscription: Subscription,
+        commander: Commander,
+        commands: Mapping[str, CommandInfo],
+        broker: Broker,
+        settlement: Settlement,
+        policy: ConnectionPolicy,
+        accept: frozenset[str],
+        serializer: str,
+    ) -> None:
+        self._subscription = subscription
+        self._commander = commander
+        self._commands = commands
+        self._broker = broker
+        self._settlement = settlement
+        self._policy = policy
+        self._accept = accept
+        self._serializer = serializer
+        self._complained = False
+        self._listens = False
+
+    async def open(self) -> None:
+        """Begin to listen, if the broker lets us at once; ``run`` goes on trying."""
+        try:
+            await self._subscription.open()
+        except BrokerError as error:
+            logger.warning("Remote control: %s. Trying again...", error)
+        else:
+            self._listens = True
+
+    async def run(self) -> None:
+        """Listen until cancelled."""
+        attempt = 0
+        while True:
+            try:
+                if not self._listens:
+                    await self._subscription.open()
+                    self._listens = True
+                    logger.info("Remote control works again")
+                while True:
+                    payload = await self._subscription.get()
+                    attempt = 0
+                    await self.hear(payload)
+            except BrokerError as error:
+                self._listens = False
+                attempt += 1
+                # The first loss is told by whoever fetches messages.
+                log = (
+                    logger.debug
+                    if attempt == 1 and isinstance(error, BrokerConnectionError)
+                    else logger.warning
+                )
+                delay = self._policy.delay(attempt)
+                log("Remote control: %s. Trying again in %.2f seconds...", error, delay)
+                await asyncio.sleep(delay)
+
+    async def close(self) -> None:
+        """Listen no more. Safe twice."""
+        await self._subscription.close()
+
+    async def hear(self, payload: bytes) -> None:
+        """Carry out an order, if it is one and for this worker. Raises nothing for what it cannot read."""
+        try:
+            headers, body = read_control(payload, self._accept)
+            wanted = is_for(self._commander.hostname, body)
+        except Exception as error:
+            # Whatever strangers send: one bad message is worth a line, a flood of them is not.
+            log = logger.debug if self._complained else logger.error
+            self._complained = True
+            log("Cannot decode control message: %r", error)
+            return
+        clock = headers.get("clock")
+        self._commander.clock.adjust(clock)
+        if wanted:
+            await self._carry_out(body)
+
+    async def _carry_out(self, body: dict[str, Any]) -> None:
+        method, arguments = body.get("method"), body.get("arguments") or {}
+        command = self._commands.get(method) if isinstance(method, str) else None
+        if command is None:
+            logger.error("No such control command: %r", method)
+            return
+        try:
+            reply = await self._run(command, arguments)
+        except Exception as error:
+            # As in Celery, the caller is told; a wrong argument must not end the worker.
+            logger.exception("Control command error: %r", error)  # noqa: TRY401 - Celery's line
+            reply = {"error": repr(error)}
+        target = self._target_of(body.get("reply_to"))
+        if target is not None:
+            self._reply(target, reply, body.get("ticket"))
+
+    async def _run(self, command: CommandInfo, arguments: dict[str, Any]) -> Any:
+        if command.builtin:
+            return await command.run(self._commander, **arguments)
+        # An application's own command may do what it likes; messages are fetched and leases renewed meanwhile.
+        return await asyncio.to_thread(command.run, self._commander, **arguments)
+
+    def _target_of(self, reply_to: Any) -> Destination | None:
+        """Where an answer goes; None where none is wanted, or this broker has no such place."""
+        if not isinstance(reply_to, dict):
+            return None
+        exchange, key, kind = (
+            reply_to.get("exchange"),
+            reply_to.get("routing_key"),
+            reply_to.get("type", "direct"),
+        )
+        if not (isinstance(exchange, str) and isinstance(key, str)):
+            return None
+        if not exchange:
+            return Destination("", key, key)
+        able = self._broker.capabilities
+        if (kind == "fanout" and able.fanout) or (kind == "direct" and able.direct_subscriptions):
+            return Destination(exchange, key, None, kind)
+        return None
+
+    def _reply(self, target: Destination, reply: Any, ticket: Any) -> None:
+        headers = {"ticket": ticket, "clock": self._commander.clock.value}
+        answer = {self._commander.hostname: reply}
+        envelope = write_control(answer, headers, self._serializer, delivery_mode=1)
+        publication = Publication(target, self._broker.pack(envelope, target))
+        self._settlement.add(Disposition(b"", unheld=True, publish=[publication]))

@@ -1,0 +1,62 @@
+"""Keeps this worker's lease, and takes over what dead workers held."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from umbel.worker.link import BrokerLink
+
+logger = logging.getLogger("celery.worker.consumer")
+
+
+class Leases:
+    """Renews every third of the lease's duration and looks for lapsed peers as often.
+
+    ``on_lapse`` is called when the lease is renewed after it had lapsed: peers may have taken over, and run, what
+    this worker holds.
+    """
+
+    def __init__(self, link: BrokerLink, lease: float, on_lapse: Callable[[], None]) -> None:
+        self._link = link
+        self._lease = lease
+        self._on_lapse = on_lapse
+        self._renewed_at = _now()
+
+    def lapsed(self) -> bool:
+        """Whether so much time has gone by since the last renewal that what is held may be with a peer by now."""
+        return _now() - self._renewed_at > self._lease
+
+    async def run(self) -> None:
+        """Renew and reclaim until cancelled."""
+        self._renewed_at = _now()  # opening the link took out the lease
+        while True:
+            await asyncio.sleep(self._lease / 3)
+            await self._renew()
+            # While the broker was away nobody could renew. Peers get a full lease to come back before what they
+            # hold, and may be running, is taken from them.
+            if time.monotonic() - self._link.connected_at < self._lease:
+                continue
+            if count := await self._link.reclaim():
+                logger.warning("Took over %d message(s) of workers that are gone", count)
+
+    async def _renew(self) -> None:
+        asked_at = _now()
+        await self._link.renew()
+        # This worker was stopped, or its machine suspended, or the broker away.
+        lapsed = self.lapsed()
+        self._renewed_at = asked_at
+        if lapsed:
+            self._on_lapse()
+
+
+def _now() -> float:
+    """Seconds on a clock that goes on while the machine is suspended, where there is one."""
+    if hasattr(time, "CLOCK_BOOTTIME"):
+        return time.clock_gettime(time.CLOCK_BOOTTIME)
+    return time.monotonic()

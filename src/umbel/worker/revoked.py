@@ -1,0 +1,146 @@
+"""The ids of revoked tasks, as many as Celery remembers for as long as Celery does, and revoked stamps."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import TYPE_CHECKING, Any, Self
+
+from umbel.state import revoked_ids, revoked_stamps
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+
+class RevokedIds:
+    """A set that forgets: the oldest ids beyond ``most``, and those older than ``expires`` seconds when others come.
+
+    ``table`` has the ids as keys; it is always the same mapping, so that the question whether an id is revoked, which
+    is asked for every job, is one look-up.
+    """
+
+    def __init__(
+        self,
+        most: int = 50_000,
+        expires: float = 10_800.0,
+        now: Callable[[], float] = time.monotonic,
+        table: dict[str, float] | None = None,
+    ) -> None:
+        #: When each was revoked, the oldest first.
+        self.table: dict[str, float] = {} if table is None else table
+        self._most = most
+        self._expires = expires
+        self._now = now
+
+    @classmethod
+    def of_process(cls) -> Self:
+        """Those of this process's workers, which programs see too (``celery.worker.state.revoked``).
+
+        With Celery's bounds, ``CELERY_WORKER_REVOKES_MAX`` and ``CELERY_WORKER_REVOKE_EXPIRES`` (seconds).
+        """
+        most = int(os.environ.get("CELERY_WORKER_REVOKES_MAX", "50000"))
+        expires = float(os.environ.get("CELERY_WORKER_REVOKE_EXPIRES", "10800"))
+        return cls(most, expires, table=revoked_ids())
+
+    def add(self, task_id: str) -> None:
+        """Remember an id, as the newest."""
+        self.update((task_id,))
+
+    def update(self, task_ids: Iterable[str]) -> None:
+        """Remember some ids, as the newest."""
+        table, now = self.table, self._now()
+        for task_id in task_ids:
+            table.pop(task_id, None)
+            table[task_id] = now
+        self._forget(now)
+
+    def discard(self, task_id: str) -> None:
+        """Forget an id."""
+        self.table.pop(task_id, None)
+
+    def clear(self) -> None:
+        """Forget all ids."""
+        self.table.clear()
+
+    def as_dict(self) -> dict[str, float]:
+        """A copy of the table."""
+        return dict(self.table)
+
+    def purge(self) -> None:
+        """Forget what is too old or too much, as happens whenever ids are added."""
+        self._forget(self._now())
+
+    def _forget(self, now: float) -> None:
+        table = self.table
+        surplus = len(table) - self._most
+        forgotten: list[str] = []
+        for task_id, at in table.items():
+            if surplus <= len(forgotten) and now - at < self._expires:
+                break
+            forgotten.append(task_id)
+        for task_id in forgotten:
+            del table[task_id]
+
+    def __contains__(self, task_id: object) -> bool:
+        return task_id in self.table
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(list(self.table))
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+
+class RevokedStamps:
+    """The stamps whose tasks must not run: for each stamp's name the values that are revoked.
+
+    ``table`` is the process's one mapping; Celery's programs clear it (``celery.worker.state.revoked_stamps``).
+    """
+
+    def __init__(self) -> None:
+        self.table = revoked_stamps()
+
+    def add(self, stamps: Mapping[str, Sequence[Any]]) -> None:
+        """Remember some values."""
+        for name, values in stamps.items():
+            known = self.table.setdefault(name, [])
+            known += [value for value in values if value not in known]
+
+    def matching(
+        self, stamps: Mapping[str, Any] | None, wanted: Mapping[str, Sequence[Any]] | None = None
+    ) -> dict[str, list[Any]]:
+        """Those of a task's stamps that are revoked, or that are ``wanted``; empty when there are none."""
+        if not stamps:
+            return {}
+        found: dict[str, list[Any]] = {}
+        for name, values in (self.table if wanted is None else wanted).items():
+            if both := [value for value in _as_values(stamps.get(name)) if value in values]:
+                found[name] = both
+        return found
+
+    def __bool__(self) -> bool:
+        return bool(self.table)
+
+
+def as_stamps(headers: Any) -> dict[str, list[Any]]:
+    """Names and values of stamps from a mapping, or from text such as ``name=value``.
+
+    Raises TypeError or ValueError for what is neither.
+    """
+    if isinstance(headers, dict):
+        return {name: _as_values(values) for name, values in headers.items()}
+    if not isinstance(headers, (list, tuple)):
+        raise TypeError(f"expected stamps as a mapping or a list of name=value, not {headers!r}")
+    stamps: dict[str, list[Any]] = {}
+    for each in headers:
+        name, equals, value = str(each).partition("=")
+        if not equals:
+            raise ValueError(f"expected a stamp as name=value, not {each!r}")
+        stamps.setdefault(name, []).append(value)
+    return stamps
+
+
+def _as_values(values: Any) -> list[Any]:
+    if values is None:
+        return []
+    return list(values) if isinstance(values, (list, tuple, set, frozenset)) else [values]

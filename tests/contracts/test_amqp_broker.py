@@ -1,0 +1,251 @@
+"""The broker suite on a real RabbitMQ server, on classic queues with priorities and on quorum queues."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+import amqp
+import pytest
+from msgspec.structs import replace
+
+from tests.support.rabbitmq import RabbitMqServer
+from umbel.brokers.amqp import AmqpBroker
+from umbel.brokers.amqp.consumer import AmqpConsumer
+from umbel.brokers.amqp.delayed import DELIVERY, ENTRY, LEVELS, delayed_key, level_name, without_delay
+from umbel.brokers.amqp.messages import DUE
+from umbel.brokers.base import Consumer, Disposition
+from umbel.brokers.options import BrokerOptions
+from umbel.core.bindings import Binding
+from umbel.core.topology import QueueDefinition, define_bindings
+from umbel.testing.contracts.broker import LEASE, BrokerContract, BrokerWorld
+from umbel.testing.contracts.support import eventually
+
+pytestmark = pytest.mark.rabbitmq
+
+
+class Vhosts:
+    """Empty virtual hosts, used one after the other: what delayed messages wait in is dear to make, and stays."""
+
+    def __init__(self, server: RabbitMqServer) -> None:
+        self.server = server
+        self._free: list[str] = []
+        self._all: list[str] = []
+
+    def take(self) -> str:
+        if not self._free:
+            self._all.append(self.server.add_vhost())
+            return self._all[-1]
+        return self._free.pop()
+
+    def give_back(self, vhost: str) -> None:
+        """Delete all of it that a test has made, and what waits for its time."""
+        self.server.evaluate(_CLEAR.replace("VHOST", vhost))
+        left = {name: count for name, count in self.server.queues(vhost).items() if count}
+        assert not left, f"the virtual host was not emptied: {left}"
+        self._free.append(vhost)
+
+    def delete(self) -> None:
+        for vhost in self._all:
+            self.server.delete_vhost(vhost)
+
+
+#: Erlang for: delete every queue and exchange that no delayed message needs, and empty the rest.
+_CLEAR = (
+    'V = <<"VHOST">>, Own = fun(Name, Others) -> re:run(element(4, Name), Others) =:= nomatch end, '
+    '[rabbit_amqqueue:delete(Q, false, false, <<"umbel">>) || Q <- rabbit_amqqueue:list(V), '
+    'Own(amqqueue:get_name(Q), "^celery_delayed_")], '
+    '[rabbit_exchange:delete(element(2, X), false, <<"umbel">>) || X <- rabbit_exchange:list(V), '
+    'Own(element(2, X), "^(amq[.]|celery_delayed_|umbel[.]delayed$|$)")], '
+    "[rabbit_amqqueue:purge(Q) || Q <- rabbit_amqqueue:list(V)], ok"
+)
+
+
+class AmqpWorld(BrokerWorld):
+    """An empty virtual host.
+
+    RabbitMQ's clock cannot be moved: what waits there for its time is told another. What it counts is asked of the
+    node itself, because AMQP has no question for it.
+    """
+
+    wake_within = 0.02
+    biggest_payload = 16 * 1024 * 1024
+    first_priority, last_priority = 9, 0
+    queue_arguments: dict[str, object] = {"x-max-priority": 10}
+    options = BrokerOptions(queue_max_priority=10, delayed_queue_type="classic")
+
+    def __init__(self, vhosts: Vhosts) -> None:
+        self.server = vhosts.server
+        self.vhost = vhosts.take()
+        self.url = self.server.url(self.vhost)
+        self._vhosts = vhosts
+        self._brokers: list[AmqpBroker] = []
+        self._admin: amqp.Connection | None = None
+
+    def connect(self) -> AmqpBroker:
+        broker = _CountingBroker(self.url, self.options)
+        broker.world = self
+        self._brokers.append(broker)
+        return broker
+
+    def channel(self) -> amqp.Channel:
+        if self._admin is None:
+            self._admin = amqp.Connection(f"127.0.0.1:{self.server.port}", virtual_host=self.vhost)
+            self._admin.connect()
+        return self._admin.channel()
+
+    def waiting(self) -> list[amqp.Message]:
+        """Takes away everything that waits for its time."""
+        names = self.server.queues(self.vhost)
+        channel = self.channel()
+        taken = []
+        for name in map(level_name, range(LEVELS)):
+            while name in names and (message := channel.basic_get(name, no_ack=True)) is not None:
+                taken.append(message)
+        channel.close()
+        return sorted(taken, key=lambda message: message.headers[DUE])
+
+    def put_back(self, message: amqp.Message) -> None:
+        left = message.headers[DUE] / 1000 - time.time()
+        key = without_delay(message.delivery_info["routing_key"])
+        channel = self.channel()
+        channel.confirm_select()
+        delayed = left >= 1
+        channel.basic_publish_confirm(
+            amqp.Message(message.body, **message.properties),
+            ENTRY if delayed else DELIVERY,
+            delayed_key(int(left), key) if delayed else delayed_key(0, key),
+            mandatory=True,
+        )
+        channel.close()
+
+    def pass_time(self, seconds: float) -> None:
+        for message in self.waiting():
+            message.headers[DUE] -= int(seconds * 1000)
+            self.put_back(message)
+
+    def count_waiting(self, queue: str) -> int:
+        messages = self.waiting()
+        for message in messages:
+            self.put_back(message)
+        keys = [without_delay(message.delivery_info["routing_key"]) for message in messages]
+        return keys.count(queue)
+
+    def count_held(self) -> int:
+        """A queue answers this before it looks at acknowledgements that came earlier: ask until it is stable."""
+        last, held = -1, self._ask_held()
+        while held != last:
+            last, held = held, self._ask_held()
+        return held
+
+    def _ask_held(self) -> int:
+        return int(
+            self.server.evaluate(
+                "lists:sum([proplists:get_value(messages_unacknowledged, Q) || "
+                f'Q <- rabbit_amqqueue:info_all(<<"{self.vhost}">>, [messages_unacknowledged])])'
+            )
+        )
+
+    async def lapse(self, consumer: Consumer, *alive: Consumer) -> None:
+        """The consumer's own check finds that it was not renewed; then its worker connects again."""
+        assert isinstance(consumer, AmqpConsumer)
+        before = self.server.connections()
+        consumer._renewed_at -= LEASE + 1
+        consumer._check_lease()
+        await eventually(lambda: self.server.connections() < before)
+        await consumer.open()
+
+    def close(self) -> None:
+        for broker in self._brokers:
+            broker.close()
+        if self._admin is not None:
+            self._admin.close()
+        self._vhosts.give_back(self.vhost)
+
+
+class _CountingBroker(AmqpBroker):
+    world: AmqpWorld
+
+    def declare(self, bindings: Iterable[Binding], queues: Iterable[QueueDefinition] = ()) -> None:
+        """What the suite binds has the arguments of all other queues."""
+        queueing = [each for each in bindings if each.exchange_type in ("direct", "topic")]
+        self.bindings = [*getattr(self, "bindings", ()), *queueing]
+        made = [define_bindings(name, self.bindings) for name in {each.queue for each in self.bindings}]
+        arguments = self.world.queue_arguments
+        super().declare(bindings, [*queues, *(replace(each, arguments=arguments) for each in made)])
+
+    def consumer(self, identity: str, lease: float) -> AmqpConsumer:
+        consumer = super().consumer(identity, lease)
+        consumer.__class__ = _CountedConsumer
+        return consumer
+
+    def held_depth(self) -> int:
+        return self.world.count_held()
+
+    def delayed_depth(self, queue: str) -> int:
+        return self.world.count_waiting(queue)
+
+
+class _CountedConsumer(AmqpConsumer):
+    """Acknowledgements have no answer; the suite counts at once."""
+
+    async def settle(self, batch: Sequence[Disposition]) -> None:
+        await super().settle(batch)
+        self._acknowledge_rest()
+        if self._channel is not None:
+            await self._channel.set_prefetch(0)
+
+
+class QuorumWorld(AmqpWorld):
+    """Every queue replicated; those have no priorities."""
+
+    priorities = False
+    queue_arguments = {"x-queue-type": "quorum"}
+    options = BrokerOptions(missing_queue_type="quorum", delayed_queue_type="quorum")
+    returns_in_order = keeps_header_order = False
+
+    def __init__(self, vhosts: Vhosts) -> None:
+        super().__init__(vhosts)
+        # Who publishes while somebody else makes the queue may be refused.
+        channel = self.channel()
+        for name in "xy":
+            channel.queue_declare(name, durable=True, auto_delete=False, arguments=self.queue_arguments)
+        channel.close()
+
+    def _ask_held(self) -> int:
+        return int(
+            self.server.evaluate(
+                "lists:sum([element(2, element(2, ra:leader_query(amqqueue:get_pid(Q), "
+                "fun rabbit_fifo:query_messages_checked_out/1))) || "
+                f'Q <- rabbit_amqqueue:list(<<"{self.vhost}">>), amqqueue:get_type(Q) == rabbit_quorum_queue])'
+            )
+        )
+
+
+@pytest.fixture(scope="class")
+def vhosts(rabbitmq_server: RabbitMqServer) -> Iterator[Vhosts]:
+    made = Vhosts(rabbitmq_server)
+    yield made
+    made.delete()
+
+
+class TestAmqpBroker(BrokerContract):
+    """Classic queues."""
+
+    model_examples = 4
+    model_steps = 20
+
+    @pytest.fixture
+    def make_world(self, vhosts: Vhosts) -> Callable[[], AmqpWorld]:
+        return lambda: AmqpWorld(vhosts)
+
+
+class TestAmqpBrokerOnQuorumQueues(BrokerContract):
+    """Quorum queues."""
+
+    model_examples = 2
+    model_steps = 15
+
+    @pytest.fixture
+    def make_world(self, vhosts: Vhosts) -> Callable[[], AmqpWorld]:
+        return lambda: QuorumWorld(vhosts)

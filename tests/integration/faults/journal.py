@@ -1,0 +1,101 @@
+"""What happened, line by line: each process appends to a file of its own."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+
+
+def write(directory: Path, *lines: str) -> None:
+    """Append lines to this process's file, in one system call: what a killed process wrote is whole."""
+    os.write(_file(directory, os.getpid()), "".join(f"{line}\n" for line in lines).encode())
+
+
+@lru_cache(maxsize=8)
+def _file(directory: Path, pid: int) -> int:
+    return os.open(directory / f"{pid}.journal", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+
+
+def began(directory: Path, mark: int, attempt: int, host: str, redelivered: bool) -> None:
+    """An attempt at a task has begun in this process."""
+    write(directory, f"began {mark} {attempt} {time.time():.6f} {host} {int(redelivered)}")
+
+
+def ended(directory: Path, mark: int, attempt: int) -> None:
+    """It has come to its end."""
+    write(directory, f"ended {mark} {attempt} {time.time():.6f}")
+
+
+@dataclass
+class Run:
+    """One attempt at one task in one process; ``ended`` is None where it never came to its end."""
+
+    mark: int
+    attempt: int
+    pid: int
+    began: float
+    host: str
+    redelivered: bool
+    ended: float | None = None
+
+
+@dataclass
+class Records:
+    """Everything the journals say."""
+
+    tried: dict[int, str] = field(default_factory=dict)  #: kind by mark, of all that was sent or tried to be
+    confirmed: dict[int, str] = field(
+        default_factory=dict
+    )  #: task id by mark, of all that the broker confirmed
+    runs: dict[int, list[Run]] = field(default_factory=lambda: defaultdict(list))  #: by mark, oldest first
+    hosts: set[str] = field(default_factory=set)  #: workers that have been ready
+    counts: Counter[str] = field(default_factory=Counter)  #: of what was only counted
+
+    def open_runs(self) -> list[Run]:
+        """What has begun and has not ended."""
+        return [run for runs in self.runs.values() for run in runs if run.ended is None]
+
+
+def read(directory: Path) -> Records:
+    """Read every journal of a directory, while they grow or afterwards."""
+    records = Records()
+    for path in directory.glob("*.journal"):
+        current: dict[tuple[int, int], Run] = {}
+        for words in _lines(path):
+            _enter(records, current, int(path.stem), words)
+    for runs in records.runs.values():
+        runs.sort(key=lambda run: run.began)
+    return records
+
+
+def _lines(path: Path) -> Iterator[list[str]]:
+    for line in path.read_text().splitlines(keepends=True):
+        if line.endswith("\n"):  # the last may be half written at this moment
+            yield line.split()
+
+
+def _enter(records: Records, current: dict[tuple[int, int], Run], pid: int, words: list[str]) -> None:
+    match words:
+        case ["began", mark, attempt, at, host, redelivered]:
+            run = Run(int(mark), int(attempt), pid, float(at), host, redelivered == "1")
+            current[run.mark, run.attempt] = run
+            records.runs[run.mark].append(run)
+        case ["ended", mark, attempt, at]:
+            current[int(mark), int(attempt)].ended = float(at)
+        case ["tried", mark, kind]:
+            records.tried[int(mark)] = kind
+        case ["confirmed", mark, task_id]:
+            records.confirmed[int(mark)] = task_id
+        case ["ready", host]:
+            records.hosts.add(host)
+        case ["counted", *what]:
+            records.counts[" ".join(what)] += 1
+        case ["idle"]:  # a producer has sent all it was to send
+            return
+        case _:
+            raise ValueError(f"a line of the journal of process {pid} makes no sense: {words}")

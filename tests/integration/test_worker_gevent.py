@@ -1,0 +1,52 @@
+"""A worker whose tasks are greenlets. Needs gevent, which is optional."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from tests.integration.apps.stage import Stage, redis_stage
+from tests.support.servers import RedisServer
+from umbel.errors import SoftTimeLimitExceeded, TaskRevokedError, TimeLimitExceeded
+
+pytestmark = pytest.mark.processes
+
+pytest.importorskip("gevent")
+
+
+@pytest.fixture(scope="module")
+def stage(tmp_path_factory: pytest.TempPathFactory, redis_server: RedisServer) -> Iterator[Stage]:
+    with redis_stage(tmp_path_factory.mktemp("gevent"), redis_server, database=5) as found:
+        found.worker("-P", "gevent", "-c", "200")
+        yield found
+
+
+def test_many_wait_at_once_in_one_process(stage: Stage) -> None:
+    begun = time.monotonic()
+    results = [stage.send("hold", mark, "together") for mark in range(150)]
+    stage.wait_for("begun", 149)
+    stage.open("together")
+    assert [result.get(timeout=20) for result in results] == list(range(150))
+    assert time.monotonic() - begun < 15
+    assert len({words[2] for words in stage.lines("begun")}) == 1
+
+
+def test_limits_and_revocation_reach_those_that_wait(stage: Stage) -> None:
+    with pytest.raises(SoftTimeLimitExceeded):
+        stage.send("hold", "soft", "never", soft_time_limit=0.2).get(timeout=10)
+    neighbour, revoked = stage.send("hold", "neighbour", "later"), stage.send("hold", "revoked", "never")
+    stage.wait_for("begun", "neighbour")
+    stage.wait_for("begun", "revoked")
+    revoked.revoke(terminate=True)
+    with pytest.raises(TaskRevokedError):
+        revoked.get(timeout=10)
+    stage.open("later")
+    assert neighbour.get(timeout=10) == "neighbour"
+
+
+def test_a_hard_limit_ends_the_process_and_it_is_replaced(stage: Stage) -> None:
+    with pytest.raises(TimeLimitExceeded):
+        stage.send("spin", 60, time_limit=0.4).get(timeout=15)
+    assert stage.send("nothing", "on").get(timeout=15) == "on"

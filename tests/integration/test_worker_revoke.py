@@ -1,0 +1,229 @@
+"""Revoking tasks that wait, are delayed or run, with real workers on both brokers; and what each pool can do."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.integration.apps.stage import Stage, redis_stage, sqlite_stage
+from tests.support.servers import RedisServer
+from tests.support.waiting import wait_until
+from umbel import Umbel
+from umbel.errors import TaskRevokedError
+from umbel.results.handles import AsyncResult
+from umbel.worker.worker import Worker
+
+pytestmark = pytest.mark.processes
+
+
+@pytest.fixture(params=["redis", "sqlite"])
+def stage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Stage]:
+    if request.param == "redis":
+        with redis_stage(tmp_path, request.getfixturevalue("redis_server")) as found:
+            yield found
+    else:
+        with sqlite_stage(tmp_path) as found:
+            yield found
+
+
+def refused(result: AsyncResult, reason: str) -> None:
+    with pytest.raises(TaskRevokedError, match=reason):
+        result.get(timeout=10)
+    assert result.state == "REVOKED"
+
+
+def test_a_task_that_waits_is_revoked_at_once_and_dropped_when_it_is_reached(stage: Stage) -> None:
+    worker = stage.worker("-c1")
+    running = stage.send("hold", "running")
+    stage.wait_for("begun", "running")
+    waiting = [
+        stage.send("note", number) for number in range(60)
+    ]  # some in the worker, the rest in the queue
+    first, last = waiting[0], waiting[-1]
+    first.revoke()
+    stage.app.control.revoke([last.id, "of nobody"])
+    refused(first, "revoked")  # while the worker is busy with another
+    refused(last, "revoked")
+    stage.open()
+    assert running.get(timeout=10) == "running"
+    assert waiting[1].get(timeout=10) == 1
+    assert waiting[-2].get(timeout=10) == 58
+    stage.wait_empty()
+    worker.wait_for_line(rf"Tasks flagged as revoked: {first.id}")
+    worker.wait_for_line(rf"Discarding revoked task: jobs\.note\[{first.id}\]")
+    worker.wait_for_line(rf"Discarding revoked task: jobs\.note\[{last.id}\]")
+    assert sorted(int(line[1]) for line in stage.lines("note")) == list(range(1, 59))
+    refused(first, "revoked")
+    told = stage.lines("signal", "task_revoked")
+    assert sorted(line[4] for line in told) == sorted([first.id, last.id])
+    assert all(line[-3:] == ["False", "None", "False"] for line in told)
+
+
+def test_a_delayed_task_is_dropped_when_it_comes_up(stage: Stage) -> None:
+    stage.settings["worker_delay_threshold"] = 0.5
+    worker = stage.worker("-c1")
+    near, far = stage.send("note", "near", countdown=0.4), stage.send("note", "far", countdown=1.0)
+    worker.wait_for_line(near.id)
+    wait_until(lambda: stage.broker.delayed_depth("celery") == 1, what="the far one parked in the broker")
+    stage.app.control.revoke([near.id, far.id])
+    refused(near, "revoked")
+    refused(far, "revoked")
+    worker.wait_for_line(rf"Discarding revoked task: jobs\.note\[{near.id}\]")
+    worker.wait_for_line(rf"Discarding revoked task: jobs\.note\[{far.id}\]")
+    stage.wait_empty()
+    assert stage.lines("note") == []
+
+
+@pytest.mark.parametrize("task", ["hold", "late"])
+@pytest.mark.parametrize("signal", [None, "KILL"])
+def test_a_running_task_is_ended_in_prefork(stage: Stage, task: str, signal: str | None) -> None:
+    worker = stage.worker("-c2")
+    other = stage.send("hold", "other")
+    result = stage.send(task, "mine")
+    stage.wait_for("begun", count=2)
+    [answer] = result.revoke(terminate=True, signal=signal, wait=True, timeout=1)
+    assert list(answer.values()) == [{"ok": f"terminate: {result.id}"}]
+    refused(result, "terminated")
+    worker.wait_for_line(rf"Terminating {result.id} \(Signals\.SIG{signal or 'TERM'}\)")
+    after = stage.send("nothing", 1)
+    assert after.get(timeout=10) == 1  # by the process that has taken its place
+    stage.open()
+    assert other.get(timeout=10) == "other"
+    stage.wait_empty()
+    assert [len(stage.lines("begun", mark)) for mark in ("mine", "other")] == [1, 1]
+    assert stage.lines("ended", "mine") == []
+    [told] = stage.wait_for("signal", "task_revoked")
+    assert told[-3:] == ["True", "9" if signal else "15", "False"]
+
+
+def test_a_running_task_is_left_alone_without_terminate(stage: Stage) -> None:
+    worker = stage.worker("-c1")
+    result = stage.send("hold", "mine")
+    stage.wait_for("begun")
+    result.revoke()
+    worker.wait_for_line("Tasks flagged as revoked")
+    stage.open()
+    assert result.get(timeout=10) == "mine"
+    stage.wait_empty()
+
+
+def test_terminate_of_a_task_that_waits_only_revokes_it(stage: Stage) -> None:
+    stage.worker("-c1")
+    running = stage.send("hold", "running")
+    stage.wait_for("begun")
+    waiting = stage.send("note", 1)
+    waiting.revoke(terminate=True)
+    refused(waiting, "revoked")
+    stage.open()
+    assert running.get(timeout=10) == "running"
+    stage.wait_empty()
+    assert stage.lines("note") == []
+
+
+def test_in_threads_the_process_ends_and_the_others_run_again(stage: Stage) -> None:
+    stage.worker("-c2", "-Pthreads")
+    other, result = stage.send("hold", "other"), stage.send("hold", "mine")
+    stage.wait_for("begun", count=2)
+    result.revoke(terminate=True, signal="KILL")
+    refused(result, "terminated")
+    stage.open()
+    assert other.get(timeout=15) == "other"
+    assert [len(stage.lines("begun", mark)) for mark in ("mine", "other")] == [1, 2]
+
+
+def test_solo_says_that_it_cannot_end_what_runs(stage: Stage) -> None:
+    worker = stage.worker("-Psolo")
+    result = stage.send("hold", "mine")
+    stage.wait_for("begun")
+    [answer] = result.revoke(terminate=True, wait=True, timeout=1)
+    assert "cannot end" in next(iter(answer.values()))["error"]
+    worker.wait_for_line(rf"Task jobs\.hold\[{result.id}\] cannot be terminated: the pool solo")
+    stage.open()
+    assert result.get(timeout=10) == "mine"
+
+
+def test_without_remote_control_nobody_listens(stage: Stage) -> None:
+    stage.settings["worker_enable_remote_control"] = False
+    stage.worker("-c1")
+    result = stage.send("hold", "mine")
+    stage.wait_for("begun")
+    assert stage.app.control.broadcast("ping", reply=True, timeout=0.3) == []
+    assert result.revoke(terminate=True, wait=True, timeout=0.3) == []
+    stage.open()
+    assert result.get(timeout=10) == "mine"
+
+
+def test_two_workers_hear_the_same_and_destination_chooses(stage: Stage) -> None:
+    for name in ("a", "b"):
+        stage.worker("-c1", f"-n{name}@here")
+    control = stage.app.control
+    answers = control.broadcast("ping", reply=True, timeout=5, limit=2)
+    assert answers is not None
+    assert sorted(answers, key=str) == [{"a@here": {"ok": "pong"}}, {"b@here": {"ok": "pong"}}]
+    assert control.broadcast("ping", reply=True, timeout=5, destination=["b@here"]) == [
+        {"b@here": {"ok": "pong"}}
+    ]
+    assert control.broadcast("ping", reply=True, timeout=5, limit=1, pattern="a@*", matcher="glob") == [
+        {"a@here": {"ok": "pong"}}
+    ]
+
+
+def test_shutdown_by_remote_control(stage: Stage) -> None:
+    worker = stage.worker("-c1", "-na@here")
+    stage.app.control.broadcast("shutdown", destination=["a@here"])
+    assert worker.wait(timeout=10) == 0
+    worker.wait_for_line("Got shutdown from remote")
+    worker.wait_for_line(r"worker: Warm shutdown \(MainProcess\)")
+
+
+def test_it_listens_again_after_redis_was_restarted(tmp_path: Path) -> None:
+    with RedisServer() as server, redis_stage(tmp_path, server) as stage:
+        worker = stage.worker("-c1")
+        server.kill9()
+        worker.wait_for_line("Connection to broker lost")
+        server.restart()
+        worker.wait_for_line("Remote control works again")
+        assert stage.app.control.broadcast("ping", reply=True, timeout=5, limit=1)
+
+
+def test_an_idle_worker_asks_nothing_and_leaves_nothing(tmp_path: Path, redis_server: RedisServer) -> None:
+    with redis_stage(tmp_path, redis_server) as stage:
+        worker = stage.worker("-c1")
+        stage.app.control.broadcast("ping", reply=True, timeout=5, limit=1)
+        assert worker.terminate() == 0
+        with redis_server.client() as client:
+            left = {key.decode() for key in client.keys("*")}
+            assert not {key for key in left if "pidbox" in key}
+            assert client.pubsub_numpat() == 0
+
+
+async def test_a_worker_beside_its_producer_in_one_process() -> None:
+    app = Umbel("inside", broker="memory://revoke", backend="memory://revoke", set_as_current=False)
+    gate, begun = threading.Event(), threading.Event()
+
+    @app.task(name="hold")
+    def hold() -> str:
+        begun.set()
+        gate.wait(20)
+        return "held"
+
+    app.finalize()
+    worker = Worker(app, pool="solo", hostname="inside@here")
+    working = asyncio.create_task(worker.run())
+    running = hold.delay()
+    await asyncio.to_thread(begun.wait, 20)
+    waiting = hold.delay()
+    answers = await asyncio.to_thread(lambda: waiting.revoke(wait=True, timeout=1))
+    assert answers == [{"inside@here": {"ok": f"tasks {[waiting.id]} flagged as revoked"}}]
+    with pytest.raises(TaskRevokedError):
+        await asyncio.to_thread(lambda: waiting.get(timeout=10))
+    gate.set()
+    assert await asyncio.to_thread(lambda: running.get(timeout=10)) == "held"
+    await asyncio.to_thread(lambda: app.control.broadcast("shutdown"))
+    assert await working == 0
+    assert list(worker.revoked) == [waiting.id]
+    app.close()

@@ -1,0 +1,236 @@
+"""How a worker ends: warm, soft, cold, restarted, and with the broker away."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.integration.apps.stage import Stage, redis_stage, sqlite_stage
+from tests.support.servers import RedisServer
+from tests.support.waiting import wait_until
+from umbel.errors import WorkerLostError
+
+pytestmark = pytest.mark.processes
+
+
+@pytest.fixture(params=["redis", "sqlite"])
+def stage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Stage]:
+    if request.param == "redis":
+        with redis_stage(tmp_path, request.getfixturevalue("redis_server")) as found:
+            yield found
+    else:
+        with sqlite_stage(tmp_path) as found:
+            yield found
+
+
+@pytest.fixture
+def redis(tmp_path: Path, redis_server: RedisServer) -> Iterator[Stage]:
+    with redis_stage(tmp_path, redis_server) as found:
+        yield found
+
+
+def test_warm_what_runs_ends_and_what_waits_goes_back_in_order(stage: Stage) -> None:
+    worker = stage.worker("-c2")
+    running = [stage.send("hold", mark) for mark in ("a", "b")]
+    stage.wait_for("begun", count=2)
+    waiting = [stage.send("note", mark).id for mark in range(12)]
+    worker.wait_for_line(rf"{waiting[5]}\] received")
+    worker.signal(signal.SIGTERM)
+    worker.wait_for_line(r"worker: Warm shutdown \(MainProcess\)")
+    wait_until(lambda: stage.broker.depth("celery") == 12, what="all that waited back in the queue")
+    late = stage.send("note", "came later")
+    stage.open()
+    assert worker.wait(timeout=10) == 0
+    assert [result.get(timeout=1) for result in running] == ["a", "b"]
+    assert stage.broker.held_depth() == 0
+    stage.worker("-c1")
+    late.get(timeout=10)
+    assert [line[1] for line in stage.lines("note")] == [*map(str, range(12)), "came"]
+    assert stage.lines("signal", "worker_shutting_down")[0][2:] == [
+        worker_name(worker.output),
+        "SIGTERM",
+        "Warm",
+        "0",
+    ]
+    assert len(stage.lines("signal", "worker_shutdown")) == 1
+
+
+def worker_name(output: str) -> str:
+    return next(line for line in output.splitlines() if line.endswith("ready.")).split()[-2]
+
+
+def test_idle_it_ends_at_once(stage: Stage) -> None:
+    worker = stage.worker("-c1")
+    begun = time.monotonic()
+    assert worker.terminate() == 0
+    assert time.monotonic() - begun < 2
+
+
+@pytest.mark.parametrize(
+    "signals",
+    [
+        (signal.SIGTERM, signal.SIGTERM),
+        (signal.SIGTERM, signal.SIGQUIT),
+        (signal.SIGQUIT,),
+        (signal.SIGINT, signal.SIGINT),
+    ],
+)
+def test_cold_what_runs_and_was_not_acknowledged_goes_back_at_once(
+    redis: Stage, signals: tuple[signal.Signals, ...]
+) -> None:
+    worker = redis.worker("-c2")
+    again, lost = redis.send("late", "late"), redis.send("hold", "early")
+    redis.wait_for("begun", count=2)
+    redis.send("note", "waited")
+    worker.signal(signals[0])
+    if len(signals) > 1:
+        worker.wait_for_line("Warm shutdown")
+        worker.signal(signals[1])
+    worker.wait_for_line("Cold shutdown")
+    assert worker.wait(timeout=5) == 1
+    assert (redis.broker.depth("celery"), redis.broker.held_depth()) == (2, 0)
+    with pytest.raises(WorkerLostError):  # nobody runs it any more, and whoever waits is told
+        lost.get(timeout=2)
+    redis.open()
+    redis.worker("-c1")
+    assert again.get(timeout=10) == "late"
+    assert [line[-1] for line in redis.lines("begun", "late")] == ["False", "True"]
+    assert len(redis.lines("begun", "early")) == 1
+
+
+@pytest.mark.parametrize("gate_opens", [True, False])
+def test_soft_it_waits_for_what_runs_but_not_for_ever(redis: Stage, gate_opens: bool) -> None:
+    redis.settings["worker_soft_shutdown_timeout"] = 60 if gate_opens else 0.5
+    worker = redis.worker("-c1")
+    result = redis.send("late", "x")
+    redis.wait_for("begun")
+    worker.signal(signal.SIGQUIT)
+    worker.wait_for_line("Initiating Soft Shutdown, terminating in")
+    if gate_opens:
+        redis.open()
+    assert worker.wait(timeout=10) == 1
+    if gate_opens:
+        assert result.get(timeout=1) == "x"
+    assert redis.broker.depth("celery") == (0 if gate_opens else 1)
+
+
+def test_soft_can_be_cut_short(redis: Stage) -> None:
+    redis.settings["worker_soft_shutdown_timeout"] = 60
+    worker = redis.worker("-c1")
+    redis.send("late", "x")
+    redis.wait_for("begun")
+    worker.signal(signal.SIGQUIT)
+    worker.wait_for_line("Initiating Soft Shutdown")
+    worker.signal(signal.SIGQUIT)
+    assert worker.wait(timeout=5) == 1
+    assert redis.broker.depth("celery") == 1
+
+
+def test_remapped_sigterm_is_cold(redis: Stage) -> None:
+    worker = redis.worker("-c1", env={"REMAP_SIGTERM": "SIGQUIT"})
+    worker.signal(signal.SIGTERM)
+    worker.wait_for_line("Cold shutdown")
+    assert worker.wait(timeout=5) == 1
+
+
+def test_ctrl_c_is_warm_and_says_so_in_the_exit_status(redis: Stage) -> None:
+    worker = redis.worker("-c1")
+    result = redis.send("hold", "x")
+    redis.wait_for("begun")
+    worker.signal(signal.SIGINT)
+    worker.wait_for_line("Warm shutdown")
+    redis.open()
+    assert worker.wait(timeout=5) == 1  # as Celery's
+    assert result.get(timeout=1) == "x"
+
+
+def test_hangup_starts_it_anew(redis: Stage) -> None:
+    worker = redis.worker("-c1")
+    before, pid = worker.line_count, worker.pid
+    worker.signal(signal.SIGHUP)
+    worker.wait_for_line(r"Restarting worker \(", since=before)
+    worker.wait_for_line(r"ready\.", since=before)
+    assert worker.pid == pid
+    assert redis.send("nothing", 1).get(timeout=10) == 1
+    assert worker.terminate() == 0
+
+
+def test_usr1_shows_what_every_thread_does(redis: Stage) -> None:
+    worker = redis.worker("-c1")
+    worker.signal(signal.SIGUSR1)
+    worker.wait_for_line("Thread MainThread")
+    worker.wait_for_line("log_stacks")
+    assert worker.alive
+
+
+def test_purge_deletes_what_waits(stage: Stage) -> None:
+    for mark in range(7):
+        stage.send("note", mark)
+    worker = stage.worker("-c1", "--purge")
+    worker.wait_for_line(r"purge: Erased 7 messages from the queue\.")
+    assert stage.send("nothing", 1).get(timeout=10) == 1
+    assert stage.lines("note") == []
+
+
+@pytest.fixture
+def fragile(tmp_path: Path) -> Iterator[tuple[Stage, RedisServer]]:
+    """A stage whose server the test may kill."""
+    with RedisServer(aof="always") as server, redis_stage(tmp_path, server, worker_lease_duration=3) as stage:
+        yield stage, server
+
+
+@pytest.mark.parametrize("how", ["kill9", "freeze"])
+def test_it_ends_though_the_broker_is_away(fragile: tuple[Stage, RedisServer], how: str) -> None:
+    stage, server = fragile
+    worker = stage.worker("-c1")
+    stage.send("late", "x")
+    stage.wait_for("begun")
+    getattr(server, how)()
+    worker.signal(signal.SIGTERM)
+    worker.wait_for_line("Warm shutdown")
+    stage.open()
+    stage.wait_for("ended")
+    worker.wait(timeout=10)
+    if how == "freeze":
+        server.thaw()
+
+
+def test_it_can_be_stopped_while_it_waits_for_the_broker(tmp_path: Path) -> None:
+    with Stage(tmp_path, "redis://127.0.0.1:1/0") as stage:
+        worker = stage.worker("-c1", ready=False)
+        worker.wait_for_line("Cannot connect to redis://127.0.0.1:1/0")
+        worker.signal(signal.SIGTERM)
+        assert worker.wait(timeout=5) == 0
+
+
+def test_a_broker_that_is_not_to_be_waited_for_ends_it_with_one_line(tmp_path: Path) -> None:
+    with Stage(tmp_path, "redis://127.0.0.1:1/0", broker_connection_retry_on_startup=False) as stage:
+        worker = stage.worker("-c1", ready=False)
+        assert worker.wait(timeout=10) == 1
+        assert "broker_connection_retry_on_startup=False" in worker.output
+        assert "Traceback" not in worker.output
+
+
+def test_no_process_outlives_a_killed_supervisor(redis: Stage) -> None:
+    worker = redis.worker("-c2")
+    redis.send("late", "x")
+    redis.wait_for("begun")
+    children = worker.children()
+    assert len(children) >= 2
+    worker.kill9(whole_tree=False)
+    wait_until(
+        lambda: not any(_runs(pid) for pid in children), timeout=10, what="the end of the pool processes"
+    )
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"

@@ -1,0 +1,173 @@
+"""Events of Umbel's workers as real Celery's monitors hear them."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.interop.world import APP, World
+from tests.support.waiting import wait_until
+from tests.support.workers import WorkerProcess
+
+pytestmark = [pytest.mark.interop, pytest.mark.redis, pytest.mark.processes]
+
+
+class Watching:
+    """A process with Celery's event receiver, and what it has heard."""
+
+    def __init__(self, world: World, python: Path) -> None:
+        env = {"BROKER": world.environment()["BROKER"]}
+        self.process = WorkerProcess(
+            [python, APP.with_name("watch.py")], cwd=APP.parent, env=env, name="watch"
+        )
+
+    def events(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in re.findall(r"^event (.*)$", self.process.output, re.MULTILINE)]
+
+    def of(self, task_id: str) -> list[dict[str, Any]]:
+        return [event for event in self.events() if event.get("uuid") == task_id]
+
+    def wait_for(self, task_id: str, *types: str) -> list[dict[str, Any]]:
+        """Wait until a task's events are of these types, in this order."""
+        wait_until(
+            lambda: [event["type"] for event in self.of(task_id)] == list(types),
+            timeout=20,
+            what=lambda: f"{types}; heard were {self.events()}",
+        )
+        return self.of(task_id)
+
+    def wait_for_type(self, type_: str) -> dict[str, Any]:
+        found = wait_until(
+            lambda: [event for event in self.events() if event["type"] == type_],
+            timeout=20,
+            what=lambda: f"{type_}; heard were {self.events()}",
+        )
+        event: dict[str, Any] = found[0]
+        return event
+
+
+@pytest.fixture
+def world(new_world: Callable[..., World]) -> World:
+    return new_world()
+
+
+@pytest.fixture
+def watching(world: World, interop_python: Path) -> Iterator[Watching]:
+    found = Watching(world, interop_python)
+    with found.process:
+        found.process.wait_for_line("watching")
+        yield found
+
+
+def test_a_task_is_followed_from_its_receipt_to_its_end(world: World, watching: Watching, mark: str) -> None:
+    worker = world.worker("umbel", "-c1", "-Q", "q", "-n", "u@here", "-E")
+    done = world.celery.send("echo", "x", queue="q")
+    received, started, succeeded = watching.wait_for(done, "task-received", "task-started", "task-succeeded")
+    assert received["name"] == "echo"
+    assert (received["args"], received["kwargs"], received["retries"]) == ("['x']", "{}", 0) or received[
+        "args"
+    ] == "('x',)"
+    assert received["root_id"] == done
+    assert succeeded["result"] == "'x'"
+    assert 0 <= succeeded["runtime"] < 10
+    assert {each["hostname"] for each in (received, started, succeeded)} == {"u@here"}
+    assert received["clock"] < started["clock"] < succeeded["clock"]
+    revoked = world.umbel.send("hold", mark, f"{mark}-gate", queue="q")
+    world.wait_for_notes(mark, 1)
+    world.umbel.evaluate("app.control.revoke(task_id, terminate=True, signal='KILL')", task_id=revoked)
+    [*_, ended] = watching.wait_for(revoked, "task-received", "task-started", "task-revoked")
+    assert ended["terminated"] is True
+    unknown = world.celery.send("nobody.knows", queue="q")
+    [failed] = watching.wait_for(unknown, "task-failed")
+    assert "NotRegistered" in failed["exception"]
+    assert worker.terminate() == 0
+
+
+def test_workers_come_live_and_go(world: World, watching: Watching) -> None:
+    worker = world.worker("umbel", "-c1", "-Q", "q", "-n", "u@here")
+    online = watching.wait_for_type("worker-online")
+    assert {"freq", "active", "processed", "loadavg", "sw_ident", "sw_ver", "sw_sys"} <= online.keys()
+    assert online["hostname"] == "u@here"
+    world.celery.evaluate("app.control.heartbeat()")
+    assert watching.wait_for_type("worker-heartbeat")["freq"] == 2.0
+    assert worker.terminate() == 0
+    watching.wait_for_type("worker-offline")
+
+
+def test_events_of_tasks_are_switched_on_and_off_from_afar(world: World, watching: Watching) -> None:
+    worker = world.worker("umbel", "-c1", "-Q", "q", "-n", "u@here")
+
+    def order(name: str) -> str:
+        [answer] = world.celery.evaluate(f"app.control.{name}_events(reply=True, timeout=2, limit=1)")
+        told: str = answer["u@here"]["ok"]
+        return told
+
+    silent = world.celery.send("echo", 1, queue="q")
+    assert world.celery.value(silent) == 1
+    assert order("enable") == "task events enabled"
+    assert order("enable") == "task events already enabled"
+    told = world.celery.send("echo", 2, queue="q")
+    watching.wait_for(told, "task-received", "task-started", "task-succeeded")
+    assert order("disable") == "task events disabled"
+    assert watching.of(silent) == []
+    assert worker.terminate() == 0
+
+
+@pytest.mark.parametrize("library", ["celery", "umbel"])
+def test_umbels_program_shows_the_events_of_either(world: World, library: str) -> None:
+    program = [sys.executable, "-m", "umbel", "-A", "shared", "events", "--dump"]
+    env = world.environment()
+    with WorkerProcess(program, cwd=APP.parent, env=env, name="events") as dump:
+        dump.wait_for_line("starting capture")
+        worker = world.worker(library, "-c1", "-Q", "q", "-n", "w@here", "-E", alone=False)
+        dump.wait_for_line("w@here .* started")
+        done = world.umbel.send("echo", "x", queue="q")
+        dump.wait_for_line(f"task received: echo\\({done}\\)")
+        dump.wait_for_line(f"task succeeded: echo\\({done}\\).*result='x'")
+        assert worker.terminate() == 0
+        dump.wait_for_line("w@here .* shutdown")
+
+
+def test_a_programs_own_events_are_heard_by_celerys_monitors(world: World, watching: Watching) -> None:
+    world.umbel.execute(
+        "with app.events.default_dispatcher('me@here') as dispatcher:\n"
+        "    dispatcher.send('shop-opened', name='corner')\n"
+        "answer = None"
+    )
+    event = watching.wait_for_type("shop-opened")
+    assert (event["hostname"], event["name"]) == ("me@here", "corner")
+
+
+def test_umbels_receiver_keeps_the_state_of_celerys_workers(world: World) -> None:
+    world.worker("celery", "-c1", "-Q", "q", "-n", "c@here", "-E", alone=False)
+    answer = world.umbel.execute(
+        "state = app.events.State()\n"
+        "receiver = app.events.Receiver(handlers={'*': state.event})\n"
+        "sent = None\n"
+        "for _ in receiver.itercapture(timeout=20):\n"
+        "    if sent is None:\n"
+        "        sent = app.send_task('echo', ('x',), queue='q').id\n"
+        "    elif sent in state.tasks and state.tasks[sent].ready:\n"
+        "        break\n"
+        "task = state.tasks[sent]\n"
+        "answer = (task.state, task.name, task.result, task.worker.hostname, sorted(state.workers))\n"
+    )
+    assert tuple(answer) == ("SUCCESS", "echo", "'x'", "c@here", ["c@here"])
+
+
+def test_sent_tasks_are_told_where_that_is_set(new_world: Callable[..., World], interop_python: Path) -> None:
+    world = new_world(task_send_sent_event=True)
+    watching = Watching(world, interop_python)
+    with watching.process:
+        watching.process.wait_for_line("watching")
+        ids = [world.umbel.send("echo", "x", queue="q"), world.umbel.delay("echo", "y", queue="q")]
+        for task_id in ids:
+            [sent] = watching.wait_for(task_id, "task-sent")
+            assert (sent["name"], sent["queue"], sent["retries"]) == ("echo", "q", 0)
+            assert sent["hostname"].startswith("gen")

@@ -1,0 +1,1 @@
+"""What tests and benchmarks share: private servers, real worker processes, waiting without sleeping."""
