@@ -33,9 +33,9 @@ check: env ## Lint, formatting, types, layers and budgets
 	$(BIN)/lint-imports
 	$(BIN)/python -m scripts.budgets
 
-test: ## Run every test, with private servers on free ports (ARGS="tests/unit -x" narrows it)
+test: ## Run every test, with private servers on free ports; a few that fail run again, alone (ARGS="tests/unit -x" narrows it)
 	@$(BOOTSTRAP) --servers
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
+	@$(BIN)/python -m scripts.suite --jobs $(JOBS) $(ARGS)
 
 format: env ## Format the code and mend what ruff can mend
 	$(BIN)/ruff check --fix

@@ -42,6 +42,7 @@ def test_results_survive_the_death_of_their_database(umbel_worker, redis_url: st
             with pytest.raises(BackendError):
                 app.backend.load([lost.id])
             server.restart()
-            wait_until(lambda: lost.state == "SUCCESS", what="the result of a task that ended meanwhile")
+            # The worker's pauses between tries have grown by now.
+            wait_until(lambda: lost.state == "SUCCESS", timeout=60, what="the result of a task that ended meanwhile")
             assert lost.get(timeout=20) == 42
         assert worker.terminate() == 0

@@ -1,0 +1,55 @@
+"""Run every test; those that fail run once more, alone.
+
+The suite kills, freezes and overloads real servers on however few cores there are, beside peers with faults of their
+own. A test that fails beside others and passes alone is named at the end: it is a defect to mend, and not of this
+change. More failures than a few are not chance, and nothing runs again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Final
+
+from scripts.environments import ROOT
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_FAILED: Final = 1  # pytest's status when tests have failed, and nothing else has
+_CHANCE: Final = 6
+_MEMORY: Final = ROOT / ".pytest_cache" / "v" / "cache" / "lastfailed"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run pytest with the options given after ``--jobs N``; its exit status, of the second run where there was one."""
+    parser = argparse.ArgumentParser(prog="python -m scripts.suite", description=__doc__)
+    parser.add_argument("--jobs", default="2", help="how many processes (default: 2)")
+    known, options = parser.parse_known_args(arguments)
+    _MEMORY.unlink(missing_ok=True)
+    status = _pytest("-n", known.jobs, "--dist", "loadfile", *options)
+    failed = _failed()
+    if status != _FAILED or not 0 < len(failed) <= _CHANCE:
+        return status
+    print(f"==> again, alone: {', '.join(failed)}", flush=True)
+    status = _pytest(*failed)
+    if status == 0:
+        print("==> failed beside others, passed alone (defects of the tests, or found by load):", flush=True)
+        for name in failed:
+            print(f"    {name}", flush=True)
+    return status
+
+
+def _pytest(*options: str) -> int:
+    return subprocess.run([sys.executable, "-m", "pytest", *options], cwd=ROOT, check=False).returncode
+
+
+def _failed() -> list[str]:
+    """What failed in the last run, as pytest keeps it."""
+    return sorted(json.loads(_MEMORY.read_text())) if _MEMORY.exists() else []
+
+
+if __name__ == "__main__":
+    sys.exit(main())
