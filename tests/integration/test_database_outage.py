@@ -43,6 +43,8 @@ def test_results_survive_the_death_of_their_database(umbel_worker, redis_url: st
                 app.backend.load([lost.id])
             server.restart()
             # The worker's pauses between tries have grown by now.
-            wait_until(lambda: lost.state == "SUCCESS", timeout=60, what="the result of a task that ended meanwhile")
+            wait_until(
+                lambda: lost.state == "SUCCESS", timeout=60, what="the result of a task that ended meanwhile"
+            )
             assert lost.get(timeout=20) == 42
         assert worker.terminate() == 0
