@@ -1,6 +1,6 @@
 # `make` alone lists what there is. Nothing is assumed but Python 3.11 or later, make and, on Debian, apt.
 .DEFAULT_GOAL := help
-.PHONY: help env demo test check format bench conformance lock
+.PHONY: help env demo test check format bench conformance docs lock
 
 # The first Python that is new enough; `make PYTHON=/path/to/python` decides otherwise.
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
@@ -51,3 +51,6 @@ conformance: env ## Run Celery's own tests under the name celery: PAIR=redis+red
 
 lock: env ## Renew the lock files from pyproject.toml and the .in files
 	@$(BIN)/python -m scripts.lock
+
+docs: env ## Build the documentation into build/docs
+	@$(BIN)/python -m scripts.docs

@@ -15,7 +15,7 @@ from scripts.environments import CACHE, ROOT, make_venv, pip_install, python_of,
 #: Lock files whose packages do not install on the oldest Python that Umbel supports.
 NEWER_PYTHON = {"ardiq": "3.12"}
 #: Lock files with everything that Umbel itself needs, its extras included.
-_WITH_UMBEL = {"requirements-dev", "umbel"}
+_WITH_UMBEL = {"requirements-dev", "requirements-docs", "umbel"}
 
 
 def main(names: list[str]) -> int:
@@ -24,6 +24,7 @@ def main(names: list[str]) -> int:
     sources = [ROOT / f"{name}.in" for name in names] or [
         ROOT / "requirements-dev.in",
         ROOT / "requirements-interop.in",
+        ROOT / "requirements-docs.in",
         *sorted((ROOT / "benchmarks" / "peers").glob("*.in")),
         ROOT / "conformance" / "umbel.in",
         ROOT / "conformance" / "celery.in",
