@@ -94,10 +94,13 @@ class Producer:
         if expiration is not None:
             envelope.properties["expiration"] = str(int(expiration * 1000))
         destination = self._destination(exchange, routing_key, priority)
+        self.send(Publication(destination, broker.pack(envelope, destination)), timeout)
+
+    def send(self, publication: Publication, timeout: float | None = None) -> None:
+        """Send a message that is packed already. Raises OperationalError as ``publish`` does."""
         if self._publisher is None:
-            self._publisher = broker.publisher()
-        packed = Publication(destination, broker.pack(envelope, destination))
-        self._publisher.send((packed,), timeout=timeout or _TIMEOUT)
+            self._publisher = self.connection.broker.publisher()
+        self._publisher.send((publication,), timeout=timeout or _TIMEOUT)
 
     def _destination(self, exchange: Any, routing_key: str | None, priority: int | None) -> Destination:
         target = self.exchange if exchange is None else exchange
@@ -187,6 +190,12 @@ class Message:
     def requeue(self) -> None:
         """Put it back."""
         self._settle("requeue")
+
+    def forward(self, publications: Sequence[Publication]) -> None:
+        """It is done, and these are sent in its place, all in one step of its broker."""
+        if not self.acknowledged:
+            self.acknowledged = True
+            self._receiving.settle(Disposition(self.delivery.tag, publish=publications))
 
     def ack_log_error(self, logger: Any, errors: Any, multiple: bool = False) -> None:
         """As ``ack``; ``errors`` are logged."""
@@ -343,10 +352,14 @@ class Receiving:
         plan = FetchPlan(queues)
         while True:
             # Without limit in steps: a program must be able to be interrupted.
-            patience = 1.0 if timeout is None else timeout
-            found: list[Delivery] = self._call(self._consumer.fetch(plan, 1, patience))
+            found = self.fetch(plan, 1, 1.0 if timeout is None else timeout)
             if found or timeout is not None:
                 return found[0] if found else None
+
+    def fetch(self, plan: FetchPlan, limit: int, timeout: float) -> list[Delivery]:
+        """Up to ``limit`` deliveries; none when none comes within ``timeout`` seconds."""
+        found: list[Delivery] = self._call(self._consumer.fetch(plan, limit, timeout))
+        return found
 
     def settle(self, disposition: Disposition) -> None:
         """End a delivery."""
