@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Self
@@ -13,6 +13,7 @@ import pytest
 from tests.support.waiting import wait_until
 from umbel import Umbel
 from umbel.core.ids import new_id
+from umbel.core.queues import Broadcast
 from umbel.core.routing import Exchange, Queue, binding
 from umbel.errors import BrokerError, ImproperlyConfigured
 from umbel.worker.worker import Worker
@@ -64,14 +65,16 @@ class Program:
         app.task(name=f"app.tasks.{task}", shared=False)(run)
 
     @contextmanager
-    def worker(self, *queues: str) -> Iterator[None]:
-        """A worker on some queues of all, until the end of the block."""
+    def worker(self, *queues: str, own: Iterable[Queue] = ()) -> Iterator[None]:
+        """A worker on some queues of all, and of its own, until the end of the block."""
         name = "+".join(queues)
-        app = self.app(name, QUEUES)
-        worker = Worker(app, pool="solo", queues=queues, hostname=f"{new_id()}@here")
+        app = self.app(name, [*own, *QUEUES])
+        ready = threading.Event()
+        worker = Worker(app, pool="solo", queues=queues, hostname=f"{new_id()}@here", on_ready=ready.set)
         thread = threading.Thread(target=worker.start)
         thread.start()
         try:
+            assert ready.wait(20)
             yield
         finally:
             worker.stop()
@@ -177,6 +180,22 @@ def test_a_link_for_no_queue_is_kept(program: Program) -> None:
         assert result.get(timeout=10) is None
         [letter] = wait_until(lambda: app.broker.dead_letters("default", 5), what="the dead letter")
     assert "'music.mp3'" in letter.reason
+    assert app.broker.held_depth() == 0
+
+
+def test_every_worker_runs_what_is_broadcast(program: Program) -> None:
+    app = program.app("producer", [Broadcast("everybody"), *QUEUES])
+    with (
+        program.worker("everybody", own=[Broadcast("everybody")]),
+        program.worker("everybody", "critical", own=[Broadcast("everybody")]),
+    ):
+        for number in range(2):
+            app.send_task("app.tasks.other", queue="everybody", countdown=number / 10)
+        app.send_task("app.tasks.critical.pay")
+        program.wait_ran(
+            *[("other", "everybody"), ("other", "everybody+critical")] * 2,
+            ("critical.pay", "everybody+critical"),
+        )
     assert app.broker.held_depth() == 0
 
 

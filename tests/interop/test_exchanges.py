@@ -23,6 +23,7 @@ QUEUES = {
             ("media", "media", "topic", "media.#"),
             ("images", "media", "topic", "*.image.a_b-c"),
             ("errors", "logs", "direct", "error"),
+            ("all", "all", "fanout", "all"),
         ]
     },
 }
@@ -69,6 +70,11 @@ def test_topics_reach_both_kinds_of_worker(
 def test_direct_exchanges_reach_both_kinds_of_worker(exchanges: World, library: str, mark: str) -> None:
     sender = exchanges.side(library)
     sender.send("record", mark, exchange="logs", routing_key="error")
+    assert _counts(exchanges, mark, 2) == dict.fromkeys(LIBRARIES, 1)
+
+
+def test_what_is_broadcast_runs_on_both_kinds_of_worker(exchanges: World, library: str, mark: str) -> None:
+    exchanges.side(library).send("record", mark, queue=f"{library}_all")
     assert _counts(exchanges, mark, 2) == dict.fromkeys(LIBRARIES, 1)
 
 

@@ -224,12 +224,12 @@ class TestListener:
     async def test_a_lost_subscription_is_opened_again(self, listening: Listening) -> None:
         running = asyncio.create_task(listening.listener.run())
         for number in range(3):
-            await eventually(lambda: listening.listener._listens)
+            await eventually(lambda: listening.listener.listener.listens)
             await asyncio.sleep(0)
             listening.app.control.broadcast("note")
             await eventually(lambda: len(listening.told) == number + 1)  # noqa: B023 - waited for at once
             await listening.subscription.close()
-            await eventually(lambda: not listening.listener._listens)
+            await eventually(lambda: not listening.listener.listener.listens)
         running.cancel()
 
     async def test_a_ping_is_answered_where_the_caller_says(self, listening: Listening) -> None:

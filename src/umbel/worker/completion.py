@@ -126,7 +126,11 @@ class Completion:
 
         What was not goes back to its queue; for the rest that settles to nothing.
         """
-        jobs = self._intake.take_waiting()
+        waiting = self._intake.take_waiting()
+        self._intake.put_back(
+            [job for job in waiting if job.acked]
+        )  # copies, which no other worker would run
+        jobs = [job for job in waiting if not job.acked]
         logger.warning(
             "Out of touch for longer than worker_lease_duration: %d message(s) that had not begun go back to "
             "their queues, unless another worker has taken them over",

@@ -14,7 +14,7 @@ from umbel.brokers.base import Disposition
 from umbel.core.destination import Destination
 from umbel.core.pidbox import is_for, read_control, write_control
 from umbel.core.records import Publication
-from umbel.errors import BrokerConnectionError, BrokerError
+from umbel.worker.listener import Listener
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -53,55 +53,26 @@ class ControlListener:
         accept: frozenset[str],
         serializer: str,
     ) -> None:
-        self._subscription = subscription
+        self.listener = Listener("Remote control", subscription, self.hear, policy, logger)
         self._commander = commander
         self._commands = commands
         self._broker = broker
         self._settlement = settlement
-        self._policy = policy
         self._accept = accept
         self._serializer = serializer
         self._complained = False
-        self._listens = False
 
     async def open(self) -> None:
         """Begin to listen, if the broker lets us at once; ``run`` goes on trying."""
-        try:
-            await self._subscription.open()
-        except BrokerError as error:
-            logger.warning("Remote control: %s. Trying again...", error)
-        else:
-            self._listens = True
+        await self.listener.open()
 
     async def run(self) -> None:
         """Listen until cancelled."""
-        attempt = 0
-        while True:
-            try:
-                if not self._listens:
-                    await self._subscription.open()
-                    self._listens = True
-                    logger.info("Remote control works again")
-                while True:
-                    payload = await self._subscription.get()
-                    attempt = 0
-                    await self.hear(payload)
-            except BrokerError as error:
-                self._listens = False
-                attempt += 1
-                # The first loss is told by whoever fetches messages.
-                log = (
-                    logger.debug
-                    if attempt == 1 and isinstance(error, BrokerConnectionError)
-                    else logger.warning
-                )
-                delay = self._policy.delay(attempt)
-                log("Remote control: %s. Trying again in %.2f seconds...", error, delay)
-                await asyncio.sleep(delay)
+        await self.listener.run()
 
     async def close(self) -> None:
         """Listen no more. Safe twice."""
-        await self._subscription.close()
+        await self.listener.close()
 
     async def hear(self, payload: bytes) -> None:
         """Carry out an order, if it is one and for this worker. Raises nothing for what it cannot read."""

@@ -11,7 +11,7 @@ import sys
 from collections import deque
 from typing import TYPE_CHECKING
 
-from umbel.brokers.base import Disposition, FetchPlan
+from umbel.brokers.base import Delivery, Disposition, FetchPlan
 from umbel.core.protocol import peek
 from umbel.errors import ContentDisallowed, DecodeError, InvalidTaskError
 from umbel.pools.base import Work
@@ -20,7 +20,6 @@ from umbel.worker.admission import Drop, Hold, admit
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Mapping, Sequence
 
-    from umbel.brokers.base import Delivery
     from umbel.core.protocol import Header
     from umbel.execution.job import RunnableTask
     from umbel.pools.base import Pool
@@ -45,6 +44,9 @@ HOPE = 0.25
 
 #: Deliveries in one fetch at the most: more would make the server's other clients wait.
 FETCH_BATCH = 500
+
+#: Jobs that may wait here while more is broadcast to this worker; beyond that, what is broadcast waits unread.
+BROADCAST_ROOM = 1000
 
 
 class Intake:
@@ -148,14 +150,27 @@ class Intake:
                 self._take_in(delivery, now)
         self.dispatch()
 
-    def _take_in(self, delivery: Delivery, now: float) -> None:
+    async def hear(self, queue: str, payload: bytes) -> None:
+        """Take in this worker's copy of what was broadcast: nothing holds it, as if it were acknowledged already."""
+        while len(self._ready) >= BROADCAST_ROOM and not self.stopping:
+            self._room_event.clear()
+            await self._room_event.wait()
+        if self.stopping:
+            return
+        with self._narrator.batch():
+            self._take_in(Delivery(b"", queue, payload), self._now(), copy=True)
+        self.dispatch()
+
+    def _take_in(self, delivery: Delivery, now: float, *, copy: bool = False) -> None:
         try:
             job = self._read(delivery)
             if job is not None:
+                if copy:
+                    self._ledger.acknowledge(job)
                 self._admit(job, now)
         except Exception as error:
             # Of whatever kind: one message must not end the worker, and then the next that takes it, and so on.
-            self._ledger.drop(delivery.tag)
+            self._ledger.drop(delivery)
             self._refusals.broken(delivery, error)
 
     def dispatch(self) -> None:
@@ -212,6 +227,8 @@ class Intake:
         if not self._moved:
             self._pace.forget()
             jobs = [self._ready.pop() for _ in range(surplus)][::-1]
+            self._ready.extend(job for job in jobs if job.acked)  # copies, which no other worker would run
+            jobs = [job for job in jobs if not job.acked]
             for job in jobs:
                 self._ledger.pop(job.seq)
             self._settlement.add_all(requeue_all(jobs))
@@ -243,6 +260,10 @@ class Intake:
             self._hope.cancel()
         self._room_event.set()
         return self.take_waiting()
+
+    def waiting(self) -> tuple[int, int]:
+        """How many jobs wait for a slot, and the number of the first; zeros where none does."""
+        return len(self._ready), self._ready[0].seq if self._ready else 0
 
     def take_waiting(self) -> list[Job]:
         """Give up the jobs that no pool process has."""
@@ -299,7 +320,8 @@ class Intake:
     def _admit(self, job: Job, now: float, *, first: bool = True) -> None:
         rate_delay = None if job.paced or not self._rates else self._rate_delay
         decision = admit(job.header, now, self._revoked, rate_delay, self._revoked_stamps)
-        if isinstance(decision, Hold) and (decision.until - now > self._park_after or self._holding.full()):
+        far = isinstance(decision, Hold) and (decision.until - now > self._park_after or self._holding.full())
+        if isinstance(decision, Hold) and far and not job.acked:
             # The worker that takes it when it is due says that it was received.
             self._ledger.pop(job.seq)
             self._settlement.add(Disposition(job.delivery.tag, "retry_later", due=decision.until))

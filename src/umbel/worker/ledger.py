@@ -62,6 +62,11 @@ class Ledger:
         self._last += 1
         return self._last
 
+    @property
+    def last(self) -> int:
+        """The highest number so far."""
+        return self._last
+
     def get(self, seq: int) -> Job | None:
         """The job of this number, if it is still in hand."""
         return self._jobs.get(seq)
@@ -78,10 +83,10 @@ class Ledger:
             self.acknowledged -= 1
         return job
 
-    def drop(self, tag: bytes) -> None:
+    def drop(self, delivery: Delivery) -> None:
         """Strike out the job of a delivery, if there is one."""
         for job in self:
-            if job.delivery.tag == tag:
+            if job.delivery is delivery:
                 self.pop(job.seq)
 
     def held_tags(self) -> set[bytes]:

@@ -7,15 +7,18 @@ completion  pool → settlement
 settlement  results, what follows, and the end of each delivery, in batches → link
 leases      keeps what is held, takes over what dead workers held
 chords      completes those whose last part has ended
+broadcasts  copies of what is sent to all workers → intake, where the broker makes no queues for them
 control     hears orders and questions, see ``commands``
 events      tells monitors what happens
+scaling     grows and shrinks the pool
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Final
 
 from umbel.brokers.base import FetchPlan
@@ -23,6 +26,7 @@ from umbel.core.ids import new_id
 from umbel.core.pidbox import command_exchange
 from umbel.execution.chords import chord_realm
 from umbel.execution.report import Reporter
+from umbel.worker.autoscale import Scaling, autoscaler_class
 from umbel.worker.chords import Chords
 from umbel.worker.commands import COMMANDS, Commander
 from umbel.worker.completion import Completion
@@ -34,6 +38,7 @@ from umbel.worker.intake import Intake
 from umbel.worker.leases import Leases
 from umbel.worker.ledger import Ledger
 from umbel.worker.link import BrokerLink, ConnectionPolicy
+from umbel.worker.listener import Listener
 from umbel.worker.losses import Losses
 from umbel.worker.narrator import Narrator
 from umbel.worker.pace import Pace
@@ -48,6 +53,8 @@ if TYPE_CHECKING:
     from umbel.pools.base import Pool
     from umbel.worker.options import WorkerOptions
     from umbel.worker.revoked import RevokedIds, RevokedStamps
+
+logger = logging.getLogger("celery.worker.consumer")
 
 #: Jobs that wait in the worker for a near time; more are parked in the broker.
 HOLDING_ROOM: Final = 1000
@@ -89,8 +96,10 @@ class Parts:
     def loops(self) -> list[Coroutine[Any, Any, None]]:
         """What runs for as long as the worker does; the first three are settling, renewing and fetching."""
         loops = [self.settlement.run(), self.leases.run(), self.intake.run(), self.chords.run()]
+        loops += [listener.run() for listener in self.broadcasts]
         loops += [self.control.run()] if self.control is not None else []
         loops += [self.events.run()] if self.events is not None else []
+        loops += [self.scaling.run()] if self.scaling is not None else []
         return loops
 
     @cached_property
@@ -140,6 +149,24 @@ class Parts:
             options=self._options,
             now=time.time,
         )
+
+    @cached_property
+    def broadcasts(self) -> list[Listener]:
+        """Hear what is sent to the fanout exchanges of its queues; none where the broker has queues for that."""
+        broker, table = self._app.broker, self._app.amqp.queues
+        if broker.capabilities.definitions or not broker.capabilities.fanout:
+            return []
+        return [
+            Listener(
+                f"Broadcasts to {bound.exchange}",
+                broker.subscriber(bound.exchange, bound.routing_key),
+                partial(self.intake.hear, bound.queue),
+                self._policy,
+                logger,
+            )
+            for bound in table.bindings()
+            if bound.exchange_type == "fanout" and bound.queue in self._queues
+        ]
 
     @cached_property
     def holding(self) -> Holding:
@@ -217,6 +244,25 @@ class Parts:
         )
 
     @cached_property
+    def scaling(self) -> Scaling | None:
+        """Grows and shrinks the pool with the work; None where it has one size."""
+        if self._options.autoscale is None:
+            return None
+        return Scaling(
+            autoscaler_class(self._app.conf.worker_autoscaler),
+            self._options.autoscale,
+            pool=self.pool,
+            waiting=self.intake.waiting,
+            last_number=lambda: self.ledger.last,
+            depth=self._depth,
+            on_resized=self.intake.made_room,
+            process_per_slot=self._options.pool == "prefork",
+        )
+
+    def _depth(self) -> int:
+        return sum(self._app.broker.depth(queue) for queue in self.intake.plan.queues)
+
+    @cached_property
     def narrator(self) -> Narrator:
         """Tells loggers, receivers of signals and monitors."""
         return Narrator(self._options.hostname, self.events, self._app.accept)
@@ -268,6 +314,7 @@ class Parts:
             completion=self.completion,
             rates=self.rates,
             pool=self.pool,
+            scaling=self.scaling,
             reporter=self.reporter,
             settlement=self.settlement,
             clock=self._app.clock,

@@ -176,6 +176,8 @@ class Worker:
         finally:
             parts.early_acks.stop()
             await _cancel(loops)
+            for listener in parts.broadcasts:
+                await listener.close()
             if parts.control is not None:
                 await parts.control.close()
             if parts.events is not None:
@@ -204,6 +206,8 @@ class Worker:
         queues = self.app.amqp.queues
         self.app.broker.declare(queues.bindings(), queues.definitions())
         await parts.link.open()
+        for listener in parts.broadcasts:
+            await listener.open()
         if parts.control is not None:
             await parts.control.open()
         if self.options.purge:
