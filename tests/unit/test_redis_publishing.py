@@ -28,7 +28,7 @@ def to_queue(name, payload, priority=0):
 
 def unpacked(piece):
     """The commands of a piece, as the server reads them."""
-    packed, replies = piece
+    packed, replies, _ = piece
     reader = hiredis.Reader()
     reader.feed(packed)
     commands = []
@@ -67,7 +67,7 @@ def test_commands_stay_moderate():
     assert [len(values) for _, _, *values in pushes(make_composer().pieces(many, {}))] == [1000, 1000, 500]
     big = [to_queue("a", bytes(3 * MiB)) for _ in range(5)]
     assert [len(values) for _, _, *values in pushes(make_composer().pieces(big, {}))] == [2, 2, 1]
-    assert all(len(packed) < 8 * MiB for packed, _ in make_composer().pieces(big, {}))
+    assert all(len(packed) < 8 * MiB for packed, *_ in make_composer().pieces(big, {}))
 
 
 def test_a_message_for_several_queues_is_one_transaction():

@@ -28,13 +28,14 @@ _ADAPTERS: Final = {
     "redis+socket": _REDIS,
     "valkey": _REDIS,
     "valkeys": _REDIS,
+    "sentinel": _REDIS,
 }
 #: Schemes whose adapters fail over between several addresses, given with ``;`` between them.
-FAILING_OVER: Final = frozenset(scheme for scheme, adapter in _ADAPTERS.items() if adapter is _AMQP)
+FAILING_OVER: Final = frozenset(scheme for scheme, adapter in _ADAPTERS.items() if adapter in (_AMQP, _REDIS))
 #: Adapters whose clock is the process's own and may be given.
 _CLOCKED: Final = frozenset({"memory", "sqlite"})
 #: Schemes that Celery users have and this version does not serve.
-_LATER: Final = frozenset({"sentinel", "redis+cluster", "postgresql", "sqs", "filesystem"})
+_LATER: Final = frozenset({"redis+cluster", "postgresql", "sqs", "filesystem"})
 
 
 class _Adapter(Protocol):
@@ -42,7 +43,7 @@ class _Adapter(Protocol):
 
 
 def broker_from_url(url: str, options: BrokerOptions | None = None, *, clock: Clock | None = None) -> Broker:
-    """The broker that a URL names (for ``amqp`` several, with ``;`` between them); nothing is connected yet.
+    """The broker that a URL names (RabbitMQ and Redis take several, with ``;`` between them); nothing is connected yet.
 
     ``clock`` replaces the machine's for brokers that live on this machine (``memory``, ``sqlite``); the others go by
     their server's. Raises ImproperlyConfigured for a scheme that no adapter serves.

@@ -31,7 +31,7 @@ def post_for(url: str, options: ResultOptions) -> Callable[[], ReplyPost]:
     urls = [each.strip() for part in _listed(sending.urls) for each in part.split(";") if each.strip()]
     schemes = {each.partition("://")[0] for each in urls}
     if schemes <= REDIS_SCHEMES and urls:
-        return _redis_post(urls[0], options)
+        return _redis_post(";".join(urls), options)
     if schemes <= AMQP_SCHEMES and urls:
         return _amqp_post(";".join(urls), options)
     raise ImproperlyConfigured(
@@ -70,6 +70,8 @@ def _redis_post(url: str, options: ResultOptions) -> Callable[[], ReplyPost]:
     from umbel.stores.redis.post import RedisPost
 
     sending = options.sending
-    address, rest = parse_address(url, sending.transport, sending.use_ssl, sending.connect_timeout)
+    address, rest = parse_address(
+        url, sending.transport, sending.use_ssl, sending.connect_timeout, sending.failover_strategy
+    )
     prefix = str(rest.get("global_keyprefix") or "")
     return partial(RedisPost, address, prefix, options.expires, persistent=sending.persistent)

@@ -55,17 +55,14 @@ _CHUNK: Final = 1000
 _MOST_BYTES: Final = 1024 * 1024
 #: How Celery and Umbel begin a JSON document; anything else is decoded to learn its state.
 _STATUS: Final = re.compile(rb'\s*\{\s*"status"\s*:\s*"([^"\\]*)"')
-#: Options of Celery's that have nothing to do here; Sentinel is not this module's.
+#: Options of Celery's that have nothing to do here.
 _WITHOUT_MEANING: Final = frozenset(
     {
         "additional_connection_errors",
         "credential_provider",
         "health_check_interval",
-        "master_name",
-        "min_other_sentinels",
         "retry_on_timeout",
         "retry_policy",
-        "sentinel_kwargs",
         "visibility_timeout",
     }
 )
@@ -75,7 +72,8 @@ class RedisResultBackend:
     """Documents in one database of a Redis server.
 
     Args:
-        url: ``redis://``, ``rediss://``, ``valkey://`` or ``redis+socket://``, as Celery takes it.
+        url: ``redis://``, ``rediss://``, ``valkey://``, ``redis+socket://`` or ``sentinel://``, as Celery takes it;
+            several with ``;`` between them.
         options: the application's; ``transport`` takes Celery's ``redis_*`` settings without that prefix, and
             ``global_keyprefix`` and ``result_chord_ordered``.
 

@@ -27,6 +27,7 @@ _ADAPTERS: Final = {
     "redis+socket": _REDIS,
     "valkey": _REDIS,
     "valkeys": _REDIS,
+    "sentinel": _REDIS,
     "db": _DATABASE,
     "database": _DATABASE,
     "file": ("umbel.results.filesystem", "FilesystemResultBackend"),
@@ -40,7 +41,6 @@ _CLOCKED: Final = frozenset({"disabled", "memory", "cache+memory", "sqlite", "db
 _LATER: Final = {
     "amqp": "rpc://, which sends results through the broker, or rpc://user:password@host/vhost for another RabbitMQ",
     "filesystem": "file:///directory",
-    "sentinel": "redis://",
     "mongodb": "redis:// or sqlite:///",
     "s3": "redis:// or sqlite:///",
 }
@@ -73,6 +73,11 @@ def backend_from_url(
     if scheme in _CLOCKED:
         return adapter.from_url(url, options, clock=clock)
     return adapter.from_url(url, options)
+
+
+def is_served(name: str) -> bool:
+    """Whether an adapter serves a scheme, or had better not be looked for elsewhere: the name is Celery's."""
+    return name in _ADAPTERS or name.partition("+")[0] in _ADAPTERS or name in _LATER
 
 
 def _memory_broker(urls: str | tuple[str, ...]) -> str:

@@ -13,8 +13,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakSet
 
-from umbel.brokers.base import Capabilities, DeadLetter
+from umbel.brokers.base import Capabilities
 from umbel.brokers.redis.consumer import RedisConsumer
+from umbel.brokers.redis.dead import DeadLetters, RedisDeadReader
 from umbel.brokers.redis.layout import make_layout
 from umbel.brokers.redis.publisher import Composer, RedisAsyncPublisher, RedisPublisher
 from umbel.brokers.redis.routing import Routes
@@ -28,14 +29,15 @@ from umbel.stores.redis.commands import pack_command
 from umbel.stores.redis.replies import check
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
-    from umbel.brokers.base import Subscription
+    from umbel.brokers.base import DeadLetter, Subscription
     from umbel.brokers.options import BrokerOptions
     from umbel.core.bindings import Binding
     from umbel.core.destination import Destination
     from umbel.core.protocol import Envelope
     from umbel.core.topology import QueueDefinition
+    from umbel.stores.redis.scripts import Script
 
 #: Seconds that a question about a queue may take, where ``socket_timeout`` does not say.
 _ANSWER_TIMEOUT: Final = 30.0
@@ -45,23 +47,34 @@ class RedisBroker:
     """Messages in one database of a Redis server.
 
     Args:
-        url: ``redis://``, ``rediss://``, ``valkey://`` or ``redis+socket://``, as Celery takes it.
+        url: ``redis://``, ``rediss://``, ``valkey://``, ``redis+socket://`` or ``sentinel://``, as Celery takes it;
+            several with ``;`` between them.
         options: the application's; ``transport`` takes kombu's Redis options.
 
     Raises ImproperlyConfigured for what it cannot read.
     """
 
     capabilities = Capabilities(
-        durable=True, shared=True, priorities=True, fanout=True, bindings=True, direct_subscriptions=True
+        durable=True,
+        shared=True,
+        priorities=True,
+        fanout=True,
+        bindings=True,
+        direct_subscriptions=True,
+        revocations=True,
+        keeps=True,
     )
 
     def __init__(self, url: str, options: BrokerOptions) -> None:
         self._options = options
-        self._address, rest = parse_address(url, options.transport, options.use_ssl, options.connect_timeout)
+        self._address, rest = parse_address(
+            url, options.transport, options.use_ssl, options.connect_timeout, options.failover_strategy
+        )
         self._layout = make_layout(rest, self._address.db)
         self._routes = Routes(self._layout)
         self._pool = LinkPool(self._address, limit=1)
         self._declared = Bindings()
+        self._dead = DeadLetters(self._layout, self._routes, options, ask=self._ask, run=self._run)
         self._publishers: WeakSet[RedisPublisher] = WeakSet()
         self.store = self._address.identity
         self.display_url = self._address.display_url
@@ -121,15 +134,55 @@ class RedisBroker:
 
     def dead_letters(self, queue: str, limit: int) -> list[DeadLetter]:
         """The newest ``limit`` dead letters of a queue, newest first."""
-        key = self._layout.dead_key(queue)
-        [flat] = self._ask([(b"ZREVRANGE", key, 0, limit - 1, b"WITHSCORES")]) if limit > 0 else [[]]
-        return [_dead_letter(queue, flat[i], float(flat[i + 1])) for i in range(0, len(flat), 2)]
+        return self._dead.newest(queue, limit)
+
+    def dead_count(self, queue: str) -> int:
+        """How many dead letters a queue has."""
+        return self._dead.count(queue)
+
+    def dead_queues(self, known: Iterable[str]) -> list[str]:
+        """The queues that have dead letters, sorted."""
+        return self._dead.queues(tuple(known))
+
+    def dead_reader(self, queue: str) -> RedisDeadReader:
+        """Goes through the dead letters of a queue."""
+        return RedisDeadReader(self._dead, queue)
+
+    def revoke(self, task_ids: Sequence[str], expires: float) -> None:
+        """Keep the ids in a sorted set, by the instant at which each is forgotten."""
+        key, now = self._layout.revoked_key, self._server_time()
+        commands: list[tuple[Any, ...]] = [(b"ZREMRANGEBYSCORE", key, b"-inf", now)]
+        if task_ids:
+            scores = [part for task_id in task_ids for part in (now + expires, task_id)]
+            # GT: what was to be kept for longer is.
+            commands = [(b"MULTI",), *commands, (b"ZADD", key, b"GT", *scores), (b"EXEC",)]
+        self._ask(commands)
+
+    def revoked(self) -> dict[str, float]:
+        """The ids in the sorted set whose time is not over."""
+        now = self._server_time()
+        [flat] = self._ask(
+            [(b"ZRANGEBYSCORE", self._layout.revoked_key, f"({now!r}", b"+inf", b"WITHSCORES")]
+        )
+        pairs = zip(flat[::2], flat[1::2], strict=True)
+        return {task_id.decode("utf-8", "replace"): float(gone_at) - now for task_id, gone_at in pairs}
+
+    def _server_time(self) -> float:
+        [(seconds, microseconds)] = self._ask([(b"TIME",)])
+        return int(seconds) + int(microseconds) / 1e6
 
     def close(self) -> None:
         """Close the connections of the broker and of its blocking publishers. Safe twice."""
         self._pool.close()
         for publisher in list(self._publishers):
             publisher.close()
+
+    def _run(self, script: Script, keys: Sequence[bytes], arguments: Sequence[bytes | str | float]) -> Any:
+        timeout = self._address.socket_timeout or _ANSWER_TIMEOUT
+        try:
+            return self._pool.run(script, keys, arguments, timeout)
+        except TimeoutError as error:
+            raise BrokerConnectionError(f"Redis did not answer within {timeout:g} seconds") from error
 
     def _ask(self, commands: list[tuple[Any, ...]]) -> list[Any]:
         timeout = self._address.socket_timeout or _ANSWER_TIMEOUT
@@ -139,9 +192,3 @@ class RedisBroker:
         except TimeoutError as error:
             raise BrokerConnectionError(f"Redis did not answer within {timeout:g} seconds") from error
         return [check(reply) for reply in replies]
-
-
-def _dead_letter(queue: str, member: bytes, at: float) -> DeadLetter:
-    _, length, rest = member.split(b":", 2)
-    reason = rest[: int(length)].decode("utf-8", "replace")
-    return DeadLetter(queue, rest[int(length) :], reason, at)

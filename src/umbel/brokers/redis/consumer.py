@@ -19,6 +19,7 @@ from umbel.brokers.redis.publisher import Composer, check_all, declaration, fetc
 from umbel.brokers.redis.returning import Returns
 from umbel.brokers.redis.routing import Routes
 from umbel.brokers.redis.settling import Steps
+from umbel.core.causes import losses_of
 from umbel.core.ids import new_id
 from umbel.errors import BrokerConnectionError, BrokerError
 from umbel.stores.redis.commands import pack_command
@@ -27,12 +28,13 @@ from umbel.stores.redis.replies import ReplyError, check, is_unknown_script
 from umbel.stores.redis.scripts import load_script, pack_script
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
     from umbel.brokers.base import Disposition, FetchPlan
     from umbel.brokers.options import BrokerOptions
     from umbel.brokers.redis.layout import Layout
     from umbel.core.bindings import Bindings
+    from umbel.core.causes import Losses
     from umbel.core.records import DueChord
     from umbel.stores.redis.address import Address
 
@@ -76,8 +78,9 @@ class RedisConsumer:
         self._returns = Returns(identity, layout)
         #: What is held, oldest first: tag to queue and priority step.
         self._held: dict[bytes, tuple[str, int]] = {}
+        #: Tags of redelivered messages on which work has begun.
+        self._begun: set[bytes] = set()
         self._unique = ""
-        self._fetched = 0
         self._turn = 0
         self._tracking = False
         self._late: list[Delivery] = []
@@ -175,7 +178,7 @@ class RedisConsumer:
         self._turn += 1
         arguments = (
             limit,
-            self._fetched,
+            self._steps.taken,
             f"{self._unique}{self._turn}-",
             self._turn % keys.count,
             *keys.arguments,
@@ -206,7 +209,7 @@ class RedisConsumer:
             held[tag] = place
             again = number < 0 or (b'"redelivered"' in payload and _REDELIVERED.search(payload) is not None)
             deliveries.append(Delivery(tag, place[0], payload, again))
-        self._fetched += len(deliveries)
+        self._steps.taken += len(deliveries)
         return deliveries, due_in
 
     async def _await_late(self) -> None:
@@ -264,6 +267,20 @@ class RedisConsumer:
             raise BrokerConnectionError(str(link.lost))
         return link
 
+    async def begin(self, deliveries: Sequence[Delivery]) -> list[Losses]:
+        """As Consumer.begin."""
+        if deliveries:
+            tags = [delivery.tag for delivery in deliveries]
+            await self._connected().call("SADD", self._returns.begun_key, *tags)
+            self._begun.update(tags)
+        return [losses_of(delivery.payload) for delivery in deliveries]
+
+    async def _forget_begun(self, tags: Iterable[bytes]) -> None:
+        """What has begun has ended, or goes to others; mostly there is nothing of the kind."""
+        if self._begun and (ended := self._begun.intersection(tags)):
+            await self._connected().call("SREM", self._returns.begun_key, *ended)
+            self._begun -= ended
+
     async def settle(self, batch: Sequence[Disposition]) -> list[DueChord]:
         """As Consumer.settle. Raises BrokerError for dispositions that Redis refuses, after settling the others."""
         due: list[DueChord] = []
@@ -273,6 +290,9 @@ class RedisConsumer:
         batch = await self._with_payloads(link, batch)
         publications = [publication for disposition in batch for publication in disposition.publish]
         tables = await fetch_tables(link, self._composer, publications) if publications else {}
+        for disposition in batch:
+            if (kept := disposition.keeps) is not None:
+                self._held[kept.tag] = self._steps.place_of(kept)
         refused: list[str] = []
         held_keys = self._returns.holding_keys
         for script, arguments in self._steps.pieces(batch, self._held, tables):
@@ -287,6 +307,7 @@ class RedisConsumer:
         for disposition in batch:
             if not disposition.unheld:
                 self._held.pop(disposition.tag, None)
+        await self._forget_begun(disposition.tag for disposition in batch)
         return due
 
     async def _with_payloads(self, link: Link, batch: Sequence[Disposition]) -> Sequence[Disposition]:
@@ -322,6 +343,7 @@ class RedisConsumer:
         count = await self._returns.give_back(link, unknown)
         for tag in unknown:
             self._held.pop(tag, None)
+        await self._forget_begun(unknown)
         self._changed = True
         return count
 

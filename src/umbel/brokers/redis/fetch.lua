@@ -34,6 +34,10 @@ local first, strict, limit_due = tonumber(ARGV[4]), ARGV[5] == 'strict', tonumbe
 local queues, separator = tonumber(ARGV[7]), ARGV[8]
 local lists_at = 6 + queues
 
+-- A write that takes no memory and changes nothing. As the first, it lets the others through when Redis is out of memory
+-- (workers have to go on, so that memory comes free), and has a server refuse that takes no writes at all: a replica.
+call('HDEL', held_raw, '')
+
 local clock = call('TIME')
 local now = clock[1] + clock[2] / 1000000
 

@@ -41,7 +41,7 @@ _WITHOUT_MEANING: Final = frozenset(
 
 
 class Layout(msgspec.Struct, frozen=True):
-    """kombu's transport options that name keys and channels or say how messages are ordered."""
+    """kombu's transport options that name keys and channels or say how messages are ordered and kept."""
 
     global_keyprefix: str = ""
     sep: str = "\x06\x16"
@@ -57,6 +57,9 @@ class Layout(msgspec.Struct, frozen=True):
     fanout_patterns: bool = True
     queue_order_strategy: str = "round_robin"
     max_connections: int | None = None
+    wait_for_replicas: int = (
+        0  #: Umbel's: replicas that must have a message before its sender is told that it is sent
+    )
     db: int = 0
 
     def key(self, name: str) -> bytes:
@@ -80,12 +83,26 @@ class Layout(msgspec.Struct, frozen=True):
         return self.key(f"umbel:delayed:{queue}")
 
     def dead_key(self, queue: str) -> bytes:
-        """Zset by time of ``<unique>:<length of the reason>:<reason><payload>``."""
+        """Zset by time of ``<unique>:<length>:<reason><payload>``; the reason is ``core.causes.write_cause``'s text."""
         return self.key(f"umbel:dead:{queue}")
+
+    @property
+    def dead_queues_key(self) -> bytes:
+        """Set of the queues that have had dead letters."""
+        return self.key("umbel:dead_queues")
+
+    def begun_key(self, identity: str) -> bytes:
+        """Set of the tags of redelivered messages on which a consumer has begun to work."""
+        return self.key(f"umbel:begun:{identity}")
 
     def held_key(self, identity: str) -> bytes:
         """hash: delivery tag to ``<position>:<trailer>:<list key>``, see fetch.lua."""
         return self.key(f"umbel:held:{identity}")
+
+    @property
+    def revoked_key(self) -> bytes:
+        """Zset of the ids of revoked tasks, by the epoch second at which each is forgotten."""
+        return self.key("umbel:revoked")
 
     def binding_key(self, exchange: str) -> bytes:
         """Set of ``<routing key><sep><pattern><sep><queue>``."""

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import msgspec
-
+from umbel.brokers.redis.settling import trailer_of
 from umbel.stores.redis.commands import pack_command
 
 if TYPE_CHECKING:
@@ -49,7 +48,7 @@ class PlanKeys:
             identity,
             lease,
             *(layout.list_key(queue, 0) for queue in queues),
-            *(b', "", ' + msgspec.json.encode(queue) + b"]" for queue in queues),
+            *(trailer_of(queue) for queue in queues),
         )
         watched = pack_command((b"EXISTS", *lists, *delayed)) if queues else pack_command((b"PING",))
         #: What makes Redis tell of the next change to these keys; two replies.

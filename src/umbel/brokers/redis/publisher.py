@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import random
+import time
 from typing import TYPE_CHECKING, Any
 
 from umbel.brokers.redis.routing import queue_of
@@ -10,7 +12,7 @@ from umbel.core.bindings import Binding, Bindings
 from umbel.errors import PublishTimeout
 from umbel.stores.redis.commands import pack_command, pack_with_values
 from umbel.stores.redis.link import Link, open_link
-from umbel.stores.redis.replies import ReplyError, check, refusal
+from umbel.stores.redis.replies import FullError, ReplyError, check, refusal
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -26,6 +28,13 @@ _PIECE = 4 * 1024 * 1024
 #: Messages in one command: other clients of the server wait while it runs.
 _RUN = 1000
 _MULTI, _EXEC = pack_command((b"MULTI",)), pack_command((b"EXEC",))
+#: Seconds between attempts while Redis is out of memory: from, to.
+_PRESS = (0.05, 1.0)
+
+#: A packed command, or a transaction, that is taken whole or not at all; and how many replies it has.
+Step = tuple[bytes, int]
+#: Packed steps, how many replies they have, and the steps one by one (none where there is only one).
+Piece = tuple[bytes, int, "Sequence[Step]"]
 
 
 class Composer:
@@ -39,6 +48,7 @@ class Composer:
         self._routes = routes
         self._bindings = Bindings() if bindings is None else bindings
         self._declared: set[str] = set()
+        self.replicas = layout.wait_for_replicas  #: how many must have a message before it counts as sent
 
     def forget_declared(self) -> None:
         """Declare again: the server may be another one, or empty."""
@@ -70,21 +80,21 @@ class Composer:
             for command in bind(self._layout, exchange, map(self._layout.member, self._bindings.to(exchange)))
         ]
 
-    def pieces(self, publications: Sequence[Publication], tables: Tables) -> list[tuple[bytes, int]]:
-        """Packed commands and how many replies they have, in pieces of moderate size."""
+    def pieces(self, publications: Sequence[Publication], tables: Tables) -> list[Piece]:
+        """What to write for publications, in pieces of moderate size."""
         if len(publications) == 1 and (push := self._push(publications[0])):
-            return [(push, 1)]
-        pieces: list[tuple[bytes, int]] = []
-        packed: list[bytes] = []
+            return [(push, 1, ())]
+        pieces: list[Piece] = []
+        steps: list[Step] = []
         size = 0
         for run in _runs(publications):
-            packed += self._commands(run, tables)
+            steps += self._steps(run, tables)
             size += sum([len(publication.payload) for publication in run])
             if size > _PIECE:
-                pieces.append((b"".join(packed), len(packed)))
-                packed, size = [], 0
-        if packed:
-            pieces.append((b"".join(packed), len(packed)))
+                pieces.append(_piece(steps))
+                steps, size = [], 0
+        if steps:
+            pieces.append(_piece(steps))
         return pieces
 
     def _push(self, publication: Publication) -> bytes | None:
@@ -95,20 +105,22 @@ class Composer:
             return None
         return pack_command((b"LPUSH", self._routes.queue_key(queue, to.priority), publication.payload))
 
-    def _commands(self, run: Sequence[Publication], tables: Tables) -> list[bytes]:
-        """The commands of messages with one destination."""
+    def _steps(self, run: Sequence[Publication], tables: Tables) -> list[Step]:
+        """The steps of messages with one destination."""
         to = run[0].destination
         queue = queue_of(to)
         if queue is not None:
             payloads = [publication.payload for publication in run]
             push = pack_with_values((b"LPUSH", self._routes.queue_key(queue, to.priority)), payloads)
-            return [*self._declarations(queue), push]
-        return [command for publication in run for command in self._deliver(publication, tables)]
+            return [(command, 1) for command in (*self._declarations(queue), push)]
+        return [step for publication in run for step in self._deliver(publication, tables)]
 
-    def _deliver(self, publication: Publication, tables: Tables) -> list[bytes]:
-        """The commands of one message: its queues all get it, or none."""
+    def _deliver(self, publication: Publication, tables: Tables) -> list[Step]:
+        """The steps of one message: its queues all get it, or none."""
         commands = [pack_command(command) for command in self._routes.commands(publication, tables)]
-        return commands if len(commands) == 1 else [_MULTI, *commands, _EXEC]
+        if len(commands) == 1:
+            return [(commands[0], 1)]
+        return [(b"".join([_MULTI, *commands, _EXEC]), len(commands) + 2)]
 
     def _declarations(self, queue: str) -> list[bytes]:
         if queue in self._declared:
@@ -117,6 +129,10 @@ class Composer:
             self._declared.clear()
         self._declared.add(queue)
         return declaration(self._layout, queue)
+
+
+def _piece(steps: Sequence[Step]) -> Piece:
+    return b"".join([packed for packed, _ in steps]), sum([replies for _, replies in steps]), steps
 
 
 def _runs(publications: Sequence[Publication]) -> Iterator[Sequence[Publication]]:
@@ -152,6 +168,66 @@ def check_all(replies: Sequence[Any]) -> None:
             raise refusal(reply)
         if type(reply) is list:
             check_all(reply)
+
+
+def wait_command(replicas: int, timeout: float) -> bytes:
+    """Have Redis answer when so many replicas have what this connection has written, or shortly before ``timeout``."""
+    return pack_command((b"WAIT", replicas, max(int((timeout - min(0.5 * timeout, 1.0)) * 1000), 1)))
+
+
+def check_replicas(answers: Sequence[Any], reached: Any, wanted: int) -> None:
+    """Raise PublishTimeout where fewer replicas than wanted have what was written; ``reached`` answers WAIT."""
+    if any(type(answer) is ReplyError for answer in answers):
+        return  # nothing was written, and its own answers say why
+    if check(reached) < wanted:
+        raise PublishTimeout(
+            f"Redis has taken the message(s), but only {reached} of the {wanted} replicas that wait_for_replicas asks "
+            "for have them: a failover now would lose them"
+        )
+
+
+class Pressure:
+    """Redis is out of memory: what it refused is sent again, with growing pauses, until the time is up."""
+
+    def __init__(self, piece: Piece, answers: Sequence[Any], timeout: float) -> None:
+        packed, replies, steps = piece
+        self._steps: Sequence[Step] = steps or [(packed, replies)]
+        self._timeout = timeout
+        self._deadline = time.monotonic() + timeout
+        self._pause = _PRESS[0]
+        self.note(answers)
+
+    def note(self, answers: Sequence[Any]) -> None:
+        """Keep the steps that were refused for want of memory. Raises for any other refusal."""
+        refused, at = [], 0
+        for step in self._steps:
+            replies = answers[at : at + step[1]]
+            at += step[1]
+            try:
+                check_all(replies)
+            except FullError as error:
+                refused.append(step)
+                self._why = error
+        self._steps = refused
+
+    def next_piece(self) -> Piece | None:
+        """What is left to send; None when all was taken."""
+        return _piece(self._steps) if self._steps else None
+
+    def pause(self) -> float:
+        """Seconds to wait before the next attempt. Raises PublishTimeout when there is no time for it."""
+        pause, self._pause = self._pause * random.uniform(0.8, 1.0), min(self._pause * 2, _PRESS[1])
+        if time.monotonic() + pause >= self._deadline:
+            raise PublishTimeout(
+                f"Redis has been out of memory for {self._timeout:g} seconds and takes no messages ({self._why}): let "
+                "workers catch up, raise maxmemory, or delete what is not needed"
+            )
+        return pause
+
+    @property
+    def left(self) -> float:
+        """Seconds left."""
+        return max(self._deadline - time.monotonic(), 0.001)
 
 
 class Companion:
@@ -196,11 +272,16 @@ class RedisPublisher:
             return
         try:
             tables = self._tables(publications, timeout)
-            for packed, replies in self._composer.pieces(publications, tables):
+            for piece in self._composer.pieces(publications, tables):
+                packed, replies, _ = piece
                 if self.companion is not None and self.companion.belongs_to(publications, packed):
                     self._send_together(self.companion, packed, replies, timeout)
-                else:
-                    check_all(self._pool.call(packed, replies, timeout))
+                    continue
+                answers = self._put(packed, replies, timeout)
+                try:
+                    check_all(answers)
+                except FullError:
+                    self._press(Pressure(piece, answers, timeout))
         except TimeoutError as error:
             raise PublishTimeout(
                 f"Redis did not confirm {len(publications)} message(s) within {timeout:g} seconds"
@@ -209,9 +290,23 @@ class RedisPublisher:
             self._composer.forget_declared()
             raise
 
+    def _put(self, packed: bytes, replies: int, timeout: float) -> list[Any]:
+        """The answers to what is written, once as many replicas have it as are asked for."""
+        wanted = self._composer.replicas
+        if not wanted:
+            return self._pool.call(packed, replies, timeout)
+        *answers, reached = self._pool.call(packed + wait_command(wanted, timeout), replies + 1, timeout)
+        check_replicas(answers, reached, wanted)
+        return answers
+
+    def _press(self, pressure: Pressure) -> None:
+        while (piece := pressure.next_piece()) is not None:
+            time.sleep(pressure.pause())
+            pressure.note(self._put(piece[0], piece[1], pressure.left))
+
     def _send_together(self, companion: Companion, packed: bytes, replies: int, timeout: float) -> None:
         together = b"".join((_MULTI, packed, companion.command, _EXEC))
-        *queued, answers = self._pool.call(together, replies + 3, timeout)
+        *queued, answers = self._put(together, replies + 3, timeout)
         # The companion's own answer comes last. Whether it was refused is no matter of the message.
         check_all([*queued[:-1], check(answers)[:-1]])
         companion.done = type(queued[-1]) is not ReplyError and type(answers[-1]) is not ReplyError
@@ -246,18 +341,50 @@ class RedisAsyncPublisher:
             return
         try:
             async with asyncio.timeout(timeout):
-                await self._send(publications)
+                full = await self._send(publications, timeout)
         except TimeoutError as error:
             raise PublishTimeout(
                 f"Redis did not confirm {len(publications)} message(s) within {timeout:g} seconds"
             ) from error
 
-    async def _send(self, publications: Sequence[Publication]) -> None:
+        for piece, answers in full:
+            await self._press(Pressure(piece, answers, timeout))
+
+    async def _send(
+        self, publications: Sequence[Publication], timeout: float
+    ) -> list[tuple[Piece, list[Any]]]:
+        """Send; gives the pieces of which Redis refused something for want of memory, and the answers to them."""
         link = await self._connected()
         tables = await fetch_tables(link, self._composer, publications)
         pieces = self._composer.pieces(publications, tables)
-        for replies in [link.send(packed, count) for packed, count in pieces]:
-            check_all(await replies)
+        full = []
+        for piece, replies in [(piece, self._put(link, piece, timeout)) for piece in pieces]:
+            answers = self._confirmed(await replies)
+            try:
+                check_all(answers)
+            except FullError:
+                full.append((piece, answers))
+        return full
+
+    def _put(self, link: Link, piece: Piece, timeout: float) -> asyncio.Future[list[Any]]:
+        packed, replies, _ = piece
+        wanted = self._composer.replicas
+        if not wanted:
+            return link.send(packed, replies)
+        return link.send(packed + wait_command(wanted, timeout), replies + 1)
+
+    def _confirmed(self, answers: list[Any]) -> list[Any]:
+        wanted = self._composer.replicas
+        if wanted:
+            reached = answers.pop()
+            check_replicas(answers, reached, wanted)
+        return answers
+
+    async def _press(self, pressure: Pressure) -> None:
+        while (piece := pressure.next_piece()) is not None:
+            await asyncio.sleep(pressure.pause())
+            link = await self._connected()
+            pressure.note(self._confirmed(await self._put(link, piece, pressure.left)))
 
     async def _connected(self) -> Link:
         link = self._link

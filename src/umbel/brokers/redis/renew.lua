@@ -16,6 +16,9 @@ Returns how many consumers' leases have lapsed.
 local call = redis.call
 local clock = call('TIME')
 local now = clock[1] + clock[2] / 1000000
+-- A write that takes no memory and changes nothing. As the first, it lets the others through when Redis is out of memory
+-- (workers have to go on, so that memory comes free), and has a server refuse that takes no writes at all: a replica.
+call('HDEL', KEYS[2], ' ')
 -- Where there was a lease there is the hash: they end together.
 if call('ZADD', KEYS[1], string.format('%.6f', now + ARGV[2]), ARGV[1]) == 1 then
   call('HSETNX', KEYS[2], '', ARGV[4])

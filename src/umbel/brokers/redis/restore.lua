@@ -22,6 +22,9 @@ Returns how many messages were moved.
 local call = redis.call
 local consumers, unacked, index, held_raw, returned_raw, mutex = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local prefix = ARGV[1]
+-- A write that takes no memory and changes nothing. As the first, it lets the others through when Redis is out of memory
+-- (workers have to go on, so that memory comes free), and has a server refuse that takes no writes at all: a replica.
+call('HDEL', held_raw, '')
 local clock = call('TIME')
 local now = clock[1] + clock[2] / 1000000
 

@@ -7,11 +7,13 @@ a message is read, rewritten here, and moved by a script that checks that nobody
 from __future__ import annotations
 
 import logging
+import time
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
 from umbel.brokers.redis.routing import Routes
+from umbel.core.causes import Loss, add_losses, losses_of
 from umbel.core.envelope import repack
 from umbel.core.header import peek
 from umbel.core.ids import new_id
@@ -37,6 +39,8 @@ _RESTORE: Final = load_script((_PACKAGE, "restore.lua"))
 #: Messages read or moved by one script at the most: other clients wait while it runs.
 _MOST = 500
 _MOST_BYTES = 1024 * 1024
+#: What survey.lua says of each message.
+_PARTS = 6
 #: Seconds between two looks for what Celery's dead workers held, among all of Umbel's workers.
 _SWEEP_INTERVAL = 10.0
 
@@ -64,6 +68,7 @@ class Returns:
         self._sweep_now = True
         key = layout.key
         self.held_key = layout.held_key(identity)
+        self.begun_key = layout.begun_key(identity)
         self._prefix = key("umbel:held:")
         self._consumers = key("umbel:consumers")
         self._raw = key("umbel:held_raw")
@@ -87,7 +92,7 @@ class Returns:
             lapsed, stale = await self._survey(link, token)
             moves = [*self._lapsed_moves(lapsed), *await self._stale_moves(link, stale)]
             moved += await self._move(link, moves, token if stale else "")
-            if len(lapsed) < 5 * _MOST:
+            if len(lapsed) < _PARTS * _MOST:
                 return moved
 
     async def _survey(self, link: Link, token: str) -> tuple[list[Any], list[Any]]:
@@ -96,14 +101,21 @@ class Returns:
         keys = (self._consumers, self._unacked, self._index, self._raw, swept, self._mutex)
         mutex_ms = int(layout.unacked_mutex_expire * 1000)
         sweep = int(self._sweep_now)
-        arguments = (self._prefix, _MOST, layout.visibility_timeout, _SWEEP_INTERVAL, sweep, token, mutex_ms)
+        numbers = (_MOST, layout.visibility_timeout, _SWEEP_INTERVAL, sweep)
+        arguments = (self._prefix, *numbers, token, mutex_ms, layout.begun_key(""))
         lapsed, stale = await link.run(_SURVEY, keys, arguments)
         self._sweep_now = False
         return lapsed, stale
 
     def _lapsed_moves(self, flat: list[Any]) -> Iterator[Move]:
-        for identity, tag, _, list_key, payload in zip(*(flat[i::5] for i in range(5)), strict=True):
-            yield Move("lapsed", identity, tag, marked(payload), [list_key])
+        now = time.time()
+        parts = (flat[place::_PARTS] for place in range(_PARTS))
+        for identity, tag, _, list_key, payload, begun in zip(*parts, strict=True):
+            if begun or not losses_of(payload).count:
+                back = add_losses(payload, [Loss(identity.decode("utf-8", "replace"), now)])
+            else:
+                back = marked(payload)
+            yield Move("lapsed", identity, tag, back, [list_key])
 
     async def _stale_moves(self, link: Link, flat: list[Any]) -> list[Move]:
         """What Celery's workers let lie, routed again by the exchange and routing key it came by."""
@@ -150,7 +162,7 @@ class Returns:
         """Return everything and give up the lease."""
         await self.give_back(link, await self.held_tags(link))
         if not await self.held_tags(link):
-            await link.call("DEL", self.held_key)
+            await link.call("DEL", self.held_key, self.begun_key)
             await link.call("ZREM", self._consumers, self._identity)
 
     async def fill_in(

@@ -18,9 +18,10 @@ Any other disposition begins with D or U:
   c <7 operands>                 after U: they happen only if this chord is due (end_chord.lua)
   P list message                 publish to a queue
   F channel message              broadcast
-  K zset expires unique reason message   keep, as a dead letter, what was to be published and no queue is bound for
+  K zset keep unique reason message   keep, as a dead letter, what was to be published and no queue is bound for
   R key document state expires   store a result (store_result.lua)
   N <11 operands>                count a part of a chord (count_part.lua)
+  H tag message value            hold a message: what fetch.lua writes of it; only U may go before, or A follow
 
 and for a held delivery ends with one of these (without one only X, with its message, or C):
 
@@ -28,8 +29,8 @@ and for a held delivery ends with one of these (without one only X, with its mes
   Q list message                 back to the end of a queue
   q list message                 back to the front of a queue
   L zset due step unique message         delay until due; message may be '' for the one that is held
-  X zset expires unique reason message   dead letter, forgetting those older than expires seconds ('': none);
-                                         message as for L
+  X zset keep unique reason message   dead letter; keep is '<seconds>:<number>': older ones are forgotten, and the
+                                      oldest where there are more ('': all are kept); message as for L
   C <7 operands>                 end a due chord (end_chord.lua)
 
 Returns {{number of the failed disposition (from 1), Redis' error, ...}, due_chords (count_part.lua)}. A disposition
@@ -37,6 +38,9 @@ fails when Redis refuses one of its steps; what it had published is taken back a
 ]]
 local call, pcall_redis, sub = redis.call, redis.pcall, string.sub
 local unacked, index, held, held_raw = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+-- A write that takes no memory and changes nothing. As the first, it lets the others through when Redis is out of memory
+-- (workers have to go on, so that memory comes free), and has a server refuse that takes no writes at all: a replica.
+call('HDEL', held_raw, '')
 local clock = call('TIME')
 local now = clock[1] + clock[2] / 1000000
 
@@ -73,13 +77,17 @@ local function stored_message()
   return sub(call('HGET', unacked, tag), 2, -1 - trailer)
 end
 
--- The operands of X and K: zset expires unique reason message.
+-- The operands of X and K: zset keep unique reason message. The queue's name, in which 'umbel:dead:' is the first of
+-- its kind, goes into the set of those that have letters.
 local function bury(i, message)
   local key, reason = ARGV[i], ARGV[i + 3]
   local member = ARGV[i + 2] .. ':' .. #reason .. ':' .. reason .. message
   if not attempt('ZADD', key, string.format('%.6f', now), member) then return nil end
-  local expires = tonumber(ARGV[i + 1])
-  if expires then call('ZREMRANGEBYSCORE', key, '-inf', string.format('%.6f', now - expires)) end
+  local _, _, expires, limit = string.find(ARGV[i + 1], '^([^:]*):([^:]*)$')
+  if expires ~= '' then call('ZREMRANGEBYSCORE', key, '-inf', string.format('%.6f', now - expires)) end
+  if limit ~= '' then call('ZREMRANGEBYRANK', key, 0, -1 - limit) end
+  local _, _, queues, queue = string.find(key, '^(.-umbel:dead):(.*)$')
+  if queues then pcall_redis('SADD', queues .. '_queues', queue) end
   return member
 end
 
@@ -137,6 +145,16 @@ local steps = {
       if refused then fail(refused) end
     end
     return i + 11
+  end,
+  H = function(i)
+    if active then
+      -- The last of its disposition but A, which cannot fail: there is no need to take it back.
+      if attempt('HSET', unacked, ARGV[i], ARGV[i + 1]) then
+        call('ZADD', index, string.format('%.6f', now), ARGV[i])
+        call('HSET', held, ARGV[i], ARGV[i + 2])
+      end
+    end
+    return i + 3
   end,
   c = function(i)
     active = is_due(i)

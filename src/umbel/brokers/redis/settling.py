@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+import msgspec
+
 from umbel.brokers.lost import tell_lost
 from umbel.brokers.redis.routing import Routes
+from umbel.core.causes import Cause, write_cause
 from umbel.core.header import peek
 from umbel.core.ids import new_id
 from umbel.core.states import SUCCESS
-from umbel.core.textrepr import utf8_text
 from umbel.errors import BrokerError, DecodeError
 from umbel.stores.redis.results import FUNCTIONS, RESULT_PREFIX, ChordSteps, Expiries
 from umbel.stores.redis.scripts import load_script
@@ -17,7 +19,7 @@ from umbel.stores.redis.scripts import load_script
 if TYPE_CHECKING:
     from collections.abc import Container, Iterator, Mapping, Sequence
 
-    from umbel.brokers.base import Disposition
+    from umbel.brokers.base import Delivery, Disposition
     from umbel.brokers.options import BrokerOptions
     from umbel.brokers.redis.layout import Layout
     from umbel.brokers.redis.routing import Tables
@@ -40,12 +42,13 @@ class Steps:
         self._routes = Routes(layout)
         self._unique = new_id()
         self._count = 0
-        self._dead_expires: Argument = (
-            "" if options.dead_letter_expires is None else options.dead_letter_expires
-        )
+        expires, limit = options.dead_letter_expires, options.dead_letter_limit
+        self._keep = f"{'' if expires is None else expires}:{'' if limit is None else limit}"
         self._expiries = Expiries(options.result_lifetime)
         # A result backend with a prefix of its own is another store.
         self._chords = ChordSteps("", options.chord_lifetime(), options.result_chord_ordered)
+        #: How many messages the consumer has taken so far; orders what it holds.
+        self.taken = 0
         #: What a script's reply says of chords.
         self.read_due = self._chords.read_due
 
@@ -92,6 +95,8 @@ class Steps:
             self._write_result(steps, disposition.result)
         for record in disposition.followers:
             self._write_result(steps, record)
+        if disposition.keeps is not None:
+            self._write_keep(steps, disposition.keeps, held)
         if disposition.unheld:
             if disposition.ends is not None:
                 steps += (b"C", *self._chords.end(disposition.ends))
@@ -110,10 +115,23 @@ class Steps:
         except BrokerError as error:
             if tell_lost(str(error), queue):
                 key, unique = self._layout.dead_key(queue), self._next_unique()
-                steps += (b"K", key, self._dead_expires, unique, utf8_text(str(error)), publication.payload)
+                reason = write_cause(str(error), Cause("unroutable"))
+                steps += (b"K", key, self._keep, unique, reason, publication.payload)
             return
         for name, key, payload in commands:
             steps += (b"P" if name == b"LPUSH" else b"F", key, payload)
+
+    def _write_keep(
+        self, steps: list[Argument], kept: Delivery, held: Mapping[bytes, tuple[str, int]]
+    ) -> None:
+        trailer = trailer_of(kept.queue)
+        self.taken += 1
+        value = b"%d:%d:%b" % (self.taken, len(trailer), self._layout.list_key(*held[kept.tag]))
+        steps += (b"H", kept.tag, b"[" + kept.payload + trailer, value)
+
+    def place_of(self, kept: Delivery) -> tuple[str, int]:
+        """Queue and priority step to which a message goes back that its consumer keeps."""
+        return kept.queue, self._step_of(kept.payload, 0)
 
     def _next_unique(self) -> str:
         self._count += 1
@@ -141,7 +159,8 @@ class Steps:
             steps += (b"L", key, disposition.due, step, unique, payload or b"")
         else:
             key = self._layout.dead_key(queue)
-            steps += (b"X", key, self._dead_expires, unique, utf8_text(disposition.reason), payload or b"")
+            reason = write_cause(disposition.reason, disposition.cause)
+            steps += (b"X", key, self._keep, unique, reason, payload or b"")
 
     def _step_of(self, payload: bytes, default: int) -> int:
         """A changed message may have changed its priority."""
@@ -170,6 +189,7 @@ class Successes:
             or disposition.unheld
             or disposition.publish
             or disposition.followers
+            or disposition.keeps is not None
             or disposition.tag not in held
         ):
             return False
@@ -184,6 +204,11 @@ class Successes:
             self._tags, self._results = [], []
 
 
+def trailer_of(queue: str) -> bytes:
+    """What follows a message in kombu's table of the unacknowledged: exchange and routing key."""
+    return b', "", ' + msgspec.json.encode(queue) + b"]"
+
+
 def _size(disposition: Disposition) -> int:
     """Roughly how many bytes a disposition's steps have."""
     size = 0 if disposition.result is None else _record_size(disposition.result)
@@ -191,6 +216,8 @@ def _size(disposition: Disposition) -> int:
         size += _record_size(record)
     for publication in disposition.publish:
         size += len(publication.payload)
+    if disposition.keeps is not None:
+        size += len(disposition.keeps.payload)
     return size + len(disposition.payload or b"")
 
 

@@ -15,13 +15,17 @@ ARGV[4]  seconds between two looks for Celery's lost messages
 ARGV[5]  '1' to look for them now
 ARGV[6]  the value of the lock while it is ours
 ARGV[7]  milliseconds after which the lock is anybody's
+ARGV[8]  what the keys of begun sets begin with: umbel:begun:
 
-Returns {those of lapsed consumers, Celery's}: {identity, tag, position, list key, message, ...} with the newest first,
-and {tag, value in unacked, ...}. The lock is held when there are any of Celery's.
+Returns {those of lapsed consumers, Celery's}: {identity, tag, position, list key, message, 1 if begun, ...} with the
+newest first, and {tag, value in unacked, ...}. The lock is held when there are any of Celery's.
 ]]
 local call = redis.call
 local consumers, unacked, index, held_raw, swept, mutex = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local prefix, limit = ARGV[1], tonumber(ARGV[2])
+-- A write that takes no memory and changes nothing. As the first, it lets the others through when Redis is out of memory
+-- (workers have to go on, so that memory comes free), and has a server refuse that takes no writes at all: a replica.
+call('HDEL', held_raw, '')
 local clock = call('TIME')
 local now = clock[1] + clock[2] / 1000000
 local now_text = string.format('%.6f', now)
@@ -52,7 +56,8 @@ for _, identity in ipairs(call('ZRANGEBYSCORE', consumers, '-inf', now_text)) do
       call('HDEL', key, item.tag)  -- Celery's rule returned it before we did
     elseif limit > 0 then
       limit, left = limit - 1, left + 1
-      for _, part in ipairs({identity, item.tag, item.position, item.origin, message}) do
+      local begun = call('SISMEMBER', ARGV[8] .. identity, item.tag)
+      for _, part in ipairs({identity, item.tag, item.position, item.origin, message, begun}) do
         lapsed[#lapsed + 1] = part
       end
     else
@@ -60,7 +65,7 @@ for _, identity in ipairs(call('ZRANGEBYSCORE', consumers, '-inf', now_text)) do
     end
   end
   if left == 0 then
-    call('DEL', key)
+    call('DEL', key, ARGV[8] .. identity)
     call('ZREM', consumers, identity)
   end
 end

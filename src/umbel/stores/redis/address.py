@@ -1,4 +1,7 @@
-"""Where a Redis server is and how to log in: URLs and options as Celery and kombu write them."""
+"""Where a Redis server is and how to log in: URLs and options as Celery and kombu write them.
+
+Several URLs with ``;`` between them are servers of which one is the primary, or sentinels that know it.
+"""
 
 from __future__ import annotations
 
@@ -11,17 +14,28 @@ from urllib.parse import parse_qsl, quote, unquote, urlsplit
 import msgspec
 
 from umbel.errors import ImproperlyConfigured
+from umbel.stores.redis.finding import Sentinels, Servers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from umbel.stores.redis.finding import Way
+
 logger = logging.getLogger("umbel.redis")
 
 DEFAULT_PORT: Final = 6379
+DEFAULT_SENTINEL_PORT: Final = 26379
+#: Seconds that a sentinel has to answer, where ``sentinel_kwargs`` says nothing else: there are others to ask.
+_SENTINEL_TIMEOUT: Final = 2.0
+_SENTINEL: Final = "sentinel"
 _PLAIN: Final = frozenset({"redis", "valkey"})
 _TLS: Final = frozenset({"rediss", "valkeys"})
 _UNIX: Final = frozenset({"redis+socket", "valkey+socket", "unix", "socket"})
-SCHEMES: Final = _PLAIN | _TLS | _UNIX
+SCHEMES: Final = _PLAIN | _TLS | _UNIX | {_SENTINEL}
+#: Transport options that concern sentinels alone.
+SENTINEL_OPTIONS: Final = frozenset(
+    {"master_name", "min_other_sentinels", "sentinel_fanout_compat", "sentinel_kwargs"}
+)
 
 _CERT_REQS: Final = {
     "CERT_NONE": "none",
@@ -51,10 +65,13 @@ class Address(msgspec.Struct, frozen=True):
     keepalive: bool
     keepalive_options: dict[int, int]
     client_name: str | None
+    way: Way | None = None  #: how to find the server; None: it is at ``host`` and ``port``
 
     @property
     def identity(self) -> str:
         """The server and database, without credentials."""
+        if self.way is not None:
+            return self.way.identity
         host = "127.0.0.1" if self.host == "localhost" else self.host
         place = f"socket:{self.path}" if self.path else f"{host}:{self.port}"
         return f"redis://{place}/{self.db}"
@@ -62,6 +79,8 @@ class Address(msgspec.Struct, frozen=True):
     @property
     def display_url(self) -> str:
         """The URL with the password blotted out, as Celery's banner shows it."""
+        if self.way is not None:
+            return self.way.display_url
         who = ""
         if self.username or self.password:
             who = quote(self.username or "", safe="") + (":**" if self.password else "") + "@"
@@ -94,12 +113,81 @@ def parse_address(
     options: Mapping[str, Any],
     use_ssl: bool | Mapping[str, Any] | None,
     connect_timeout: float | None,
+    strategy: Any = None,
 ) -> tuple[Address, dict[str, Any]]:
-    """The address a URL and options describe, and those options that it did not use.
+    """The address that one or several URLs and options describe, and those options that it did not use.
 
     The URL's query wins over ``options``. Without a database in the path, ``virtual_host`` of the query names it.
-    Raises ImproperlyConfigured for what it cannot read.
+    ``strategy`` is ``broker_failover_strategy``. Raises ImproperlyConfigured for what it cannot read.
     """
+    urls = [part.strip() for part in url.split(";") if part.strip()] or [url]
+    if urls[0].partition("://")[0] == _SENTINEL:
+        return _parse_sentinels(urls, options, use_ssl, connect_timeout)
+    parsed = [_parse_server(each, options, use_ssl, connect_timeout) for each in urls]
+    address, rest = parsed[0]
+    if len(parsed) > 1:
+        way = Servers([each for each, _ in parsed], strategy)
+        address = msgspec.structs.replace(address, way=way)
+        rest = {name: value for _, more in parsed for name, value in more.items()}
+    return address, {name: value for name, value in rest.items() if name not in SENTINEL_OPTIONS}
+
+
+def _parse_sentinels(
+    urls: list[str],
+    options: Mapping[str, Any],
+    use_ssl: bool | Mapping[str, Any] | None,
+    connect_timeout: float | None,
+) -> tuple[Address, dict[str, Any]]:
+    """As kombu and Celery do, the first URL says the database, user and password; they are the server's."""
+    first = urls[0]
+    server, rest = _parse_server(first, options, use_ssl, connect_timeout)
+    master = rest.pop("master_name", None)
+    if not master:
+        raise ImproperlyConfigured(
+            "sentinel:// needs the name under which the sentinels watch the server: set master_name in"
+            " broker_transport_options (or result_backend_transport_options), such as {'master_name': 'mymaster'}"
+        )
+    login = {**(rest.pop("sentinel_kwargs", None) or {})}
+    others = _take(rest, "min_other_sentinels", int, 0)
+    rest.pop("sentinel_fanout_compat", None)
+    sentinels = [_parse_sentinel(each, login, connect_timeout) for each in urls]
+    _warn_other_databases(urls)
+    way = Sentinels(sentinels, str(master), others, server)
+    return msgspec.structs.replace(server, way=way), rest
+
+
+def _parse_sentinel(url: str, login: Mapping[str, Any], connect_timeout: float | None) -> Address:
+    """Where a sentinel is; ``login`` (``sentinel_kwargs``) says how it is talked to."""
+    place = urlsplit(url if "://" in url else f"{_SENTINEL}://{url}")
+    if place.scheme != _SENTINEL:
+        raise ImproperlyConfigured(
+            f"all URLs of a list must be sentinel:// when the first is; one is {place.scheme}://"
+        )
+    limit = min(connect_timeout or _SENTINEL_TIMEOUT, _SENTINEL_TIMEOUT)
+    given = {"socket_timeout": limit, "socket_connect_timeout": limit, **login}
+    use_ssl = given.pop("ssl", False) or None
+    host = place.hostname or "localhost"
+    bare = f"{'rediss' if use_ssl else 'redis'}://{f'[{host}]' if ':' in host else host}"
+    address, _ = _parse_server(f"{bare}:{_port(place, url) or DEFAULT_SENTINEL_PORT}", given, use_ssl, limit)
+    return address
+
+
+def _warn_other_databases(urls: list[str]) -> None:
+    first, *others = [urlsplit(url).path.strip("/") for url in urls]
+    if other := next((each for each in others if each and each != (first or "0")), None):
+        logger.warning(
+            "The first of several sentinel:// URLs names the database, as in Celery: it is %s, not %s",
+            first or "0",
+            other,
+        )
+
+
+def _parse_server(
+    url: str,
+    options: Mapping[str, Any],
+    use_ssl: bool | Mapping[str, Any] | None,
+    connect_timeout: float | None,
+) -> tuple[Address, dict[str, Any]]:
     parts = urlsplit(url if "://" in url else f"{url}://")
     scheme = parts.scheme
     if scheme not in SCHEMES:
@@ -181,8 +269,11 @@ def _tls_options(
         given = {**(use_ssl if not isinstance(use_ssl, bool) else {}), **given}
     elif scheme not in _TLS:
         if given:
+            needed = (
+                "broker_use_ssl or redis_backend_use_ssl" if scheme == _SENTINEL else "the scheme rediss://"
+            )
             raise ImproperlyConfigured(
-                f"TLS options ({', '.join(given)}) need the scheme rediss://, not {scheme}://"
+                f"TLS options ({', '.join(given)}) need {needed}, not {scheme}:// alone"
             )
         return None
     if "ssl_cert_reqs" in given:

@@ -18,6 +18,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, cast
 
 import hiredis
+from msgspec.structs import replace
 
 from umbel.errors import BrokerConnectionError
 from umbel.stores.redis.commands import pack_command
@@ -28,7 +29,7 @@ from umbel.stores.redis.connecting import (
     login_timeout,
     tls_connection,
 )
-from umbel.stores.redis.replies import check, is_unknown_script
+from umbel.stores.redis.replies import ReplyError, check, is_unknown_script, is_wrong_server
 from umbel.stores.redis.scripts import pack_script
 
 if TYPE_CHECKING:
@@ -89,10 +90,11 @@ class BlockingLink:
     def call(self, packed: bytes, replies: int, timeout: float) -> list[Any]:
         """Write packed commands and read their replies, errors among them.
 
-        Raises NothingSentError, TimeoutError after ``timeout`` seconds without progress, or BrokerConnectionError; the
+        Raises NothingSentError, TimeoutError after ``timeout`` seconds, or BrokerConnectionError; the
         link is of no use after any of them.
         """
-        if time.monotonic() - self._used_at > _FRESH and self._is_stale():
+        begun = time.monotonic()
+        if begun - self._used_at > _FRESH and self._is_stale():
             raise NothingSentError
         self.write(packed, timeout)
         reader = self._reader
@@ -100,6 +102,8 @@ class BlockingLink:
         while True:
             reply = reader.gets()
             if reply is False:
+                if answers and time.monotonic() - begun > timeout:
+                    raise TimeoutError
                 reader.feed(self._receive())
             else:
                 answers.append(reply)
@@ -193,6 +197,42 @@ class BlockingLink:
             self._socket.close()
 
 
+def open_blocking(address: Address, protocol: int = 2, deadline: float | None = None) -> BlockingLink:
+    """Connect to the server of an address, which may have to be found first.
+
+    No single wait goes on for longer than is left until ``deadline``, on the monotonic clock. Raises
+    BrokerConnectionError when no connection can be made.
+    """
+    if address.way is None:
+        return BlockingLink(_hurried(address, deadline), protocol)
+    search = address.way.search()
+    for place in search:
+        try:
+            link = BlockingLink(_hurried(place.address, deadline), protocol)
+            try:
+                answers = link.call(place.question, place.replies, login_timeout(place.address))
+                accepted = search.accepts(place, answers)
+            except BaseException:
+                link.close()
+                raise
+        except (BrokerConnectionError, NothingSentError, TimeoutError) as error:
+            search.failed(place, error)
+            continue
+        if accepted:
+            return link
+        link.close()
+    raise search.error()
+
+
+def _hurried(address: Address, deadline: float | None) -> Address:
+    """The address with no longer a time to connect than is left."""
+    if deadline is None:
+        return address
+    left = max(deadline - time.monotonic(), 0.001)
+    limit = address.connect_timeout
+    return address if limit is not None and limit <= left else replace(address, connect_timeout=left)
+
+
 class LinkPool:
     """Up to ``limit`` connections that threads take turns with; makes new ones after a fork.
 
@@ -228,13 +268,23 @@ class LinkPool:
             raise BrokerConnectionError(f"the connection to Redis is lost: {error.__cause__}") from error
 
     def _call_once(self, packed: bytes, replies: int, timeout: float) -> list[Any]:
-        link = self._take(timeout)
+        link = self._take()
+        if link is None:
+            deadline = time.monotonic() + timeout
+            link = self._take_slowly(deadline)
+            timeout = max(deadline - time.monotonic(), 0.001)
         try:
             answers = link.call(packed, replies, timeout)
         except BaseException:
             # Also when a signal handler raised: replies that are still to come must not meet another request.
             self._drop(link)
             raise
+        for answer in answers:
+            if type(answer) is ReplyError and is_wrong_server(answer):
+                # Another server is the one to talk to by now: the next request looks for it.
+                self._drop(link)
+                self.close()
+                return answers
         self._give_back(link)
         return answers
 
@@ -265,14 +315,15 @@ class LinkPool:
         for link in idle:
             link.close()
 
-    def _take(self, timeout: float) -> BlockingLink:
+    def _take(self) -> BlockingLink | None:
+        """A connection that nobody uses, if there is one."""
         if os.getpid() != self._pid:
             # The parent goes on using the inherited connections: they are forgotten here, not closed.
             self._start_afresh()
         try:
             return self._idle.pop()
         except IndexError:
-            return self._take_slowly(time.monotonic() + timeout)
+            return None
 
     def _take_slowly(self, deadline: float) -> BlockingLink:
         with self._changed:
@@ -289,12 +340,12 @@ class LinkPool:
                         raise TimeoutError(f"all {self._limit} connections to Redis are in use")
                 finally:
                     self._waiting -= 1
-        return self._connect()
+        return self._connect(deadline)
 
-    def _connect(self) -> BlockingLink:
+    def _connect(self, deadline: float) -> BlockingLink:
         generation = self._generation
         try:
-            link = BlockingLink(self._address)
+            link = open_blocking(self._address, deadline=deadline)
         except BaseException:
             self._one_less(generation)
             raise

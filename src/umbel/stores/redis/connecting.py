@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from umbel.errors import BrokerConnectionError
 from umbel.stores.redis.commands import pack_command
+from umbel.stores.redis.finding import Sentinels, Servers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -78,14 +79,32 @@ def client_of(address: Address, gives_text: bool) -> Any:
     """A client of redis-py's, with a pool of its own; nothing is connected yet."""
     import redis
 
+    if isinstance(address.way, Servers):
+        address = address.way.current
+
     kind: Any = redis.Connection
     if address.path:
         kind = redis.UnixDomainSocketConnection
     elif address.tls is not None:
         kind = redis.SSLConnection
     arguments = address.connection_arguments(protocol=2)
+    if isinstance(address.way, Sentinels):
+        return _sentinel_client(address.way, arguments | {"decode_responses": gives_text})
     pool = redis.ConnectionPool(connection_class=kind, decode_responses=gives_text, **arguments)
     return redis.Redis.from_pool(pool)
+
+
+def _sentinel_client(way: Sentinels, arguments: dict[str, Any]) -> Any:
+    from redis.sentinel import Sentinel
+
+    server = {name: value for name, value in arguments.items() if name not in {"host", "port"}}
+    if way.server.tls is not None:
+        server["ssl"] = True
+    hosts = [(each.host, each.port) for each in way.addresses]
+    first = way.addresses[0]
+    login = first.connection_arguments(protocol=2) | ({"ssl": True} if first.tls is not None else {})
+    kwargs = {name: value for name, value in login.items() if name not in {"host", "port", "db"}}
+    return cast("Any", Sentinel)(hosts, way.others, kwargs, **server).master_for(way.master)
 
 
 def keep_alive(connected: Any, address: Address) -> None:

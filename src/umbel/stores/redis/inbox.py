@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from hiredis import PushNotification
 
 from umbel.errors import BrokerConnectionError
-from umbel.stores.redis.blocking import BlockingLink, NothingSentError
+from umbel.stores.redis.blocking import BlockingLink, NothingSentError, open_blocking
 from umbel.stores.redis.commands import pack_command
 from umbel.stores.redis.replies import ReplyError, check, refusal
 
@@ -193,7 +193,7 @@ class Inbox:
         """Connect, subscribe to everything and read everything again."""
         if self._failing_since is not None:
             self._read_apart()
-        link = BlockingLink(self._address, protocol=3)
+        link = open_blocking(self._address, protocol=3)
         channels = list(self._table)
         big = set() if self._failing_since is None else self._read_before_subscribing(link, channels)
         self._link = link
@@ -229,7 +229,7 @@ class Inbox:
         Redis closes a subscriber's connection when more is to be written to it than its buffer may hold (32 MB where
         nothing else is configured). Whoever waits for a bigger value would be disconnected again each time.
         """
-        with closing(BlockingLink(self._address)) as link:
+        with closing(open_blocking(self._address)) as link:
             for chunk in _chunks(list(self._table)):
                 [values] = link.call(pack_command((b"MGET", *chunk)), 1, _REPLY_TIMEOUT)
                 for channel, value in zip(chunk, check(values), strict=True):

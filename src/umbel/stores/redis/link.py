@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import hiredis
 
-from umbel.errors import BrokerConnectionError
+from umbel.errors import BrokerConnectionError, BrokerError
 from umbel.stores.redis.commands import pack_command
 from umbel.stores.redis.connecting import (
     async_tls_connection,
@@ -23,7 +23,7 @@ from umbel.stores.redis.connecting import (
     login_commands,
     login_timeout,
 )
-from umbel.stores.redis.replies import check, is_unknown_script
+from umbel.stores.redis.replies import ReplyError, check, is_unknown_script, is_wrong_server, refusal
 from umbel.stores.redis.scripts import pack_script
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from redis.asyncio import SSLConnection
 
     from umbel.stores.redis.address import Address
+    from umbel.stores.redis.finding import Search
     from umbel.stores.redis.scripts import Script
 
 
@@ -53,7 +54,7 @@ class Link(asyncio.Protocol):
         self._partial: list[Any] = []
         self._unsent: list[bytes] = []
         self._watch: asyncio.TimerHandle | None = None
-        self.lost: BrokerConnectionError | None = None  #: why the connection is gone
+        self.lost: BrokerError | None = None  #: why the connection is gone
         self.writer: asyncio.StreamWriter | None = None  #: keeps the socket of redis-py's connection open
         self._guard: AsyncGenerator[None, None] | None = None
 
@@ -133,7 +134,7 @@ class Link(asyncio.Protocol):
         else:
             self._watch = self._loop.call_later(left, self._check_oldest)
 
-    def _fail(self, error: BrokerConnectionError) -> None:
+    def _fail(self, error: BrokerError) -> None:
         if self.lost is not None:
             return
         self.lost = error
@@ -189,6 +190,9 @@ class Link(asyncio.Protocol):
         self._waiting.popleft()
         if not future.done():
             future.set_result(answer)
+        for part in answer:
+            if type(part) is ReplyError and is_wrong_server(part):
+                self._fail(refusal(part))
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell everyone who waits."""
@@ -196,10 +200,37 @@ class Link(asyncio.Protocol):
 
 
 async def open_link(address: Address, on_push: Callable[[list[Any]], None] | None = None) -> Link:
-    """Connect and log in with RESP3. Raises BrokerConnectionError when that fails.
+    """Connect to the server of an address, which may have to be found first, and log in with RESP3.
 
-    ``on_push`` gets every push as it arrives, and an empty list when the connection is lost.
+    ``on_push`` gets every push as it arrives, and an empty list when the connection is lost. Raises
+    BrokerConnectionError when no connection can be made.
     """
+    link = await (_open_at(address) if address.way is None else _find(address.way.search()))
+    link.listen(on_push)
+    await link.close_with_loop()
+    return link
+
+
+async def _find(search: Search) -> Link:
+    for place in search:
+        try:
+            link = await _open_at(place.address)
+            try:
+                answers = await link.send(place.question, place.replies)
+                accepted = search.accepts(place, answers)
+            except BaseException:
+                link.close()
+                raise
+        except BrokerConnectionError as error:
+            search.failed(place, error)
+            continue
+        if accepted:
+            return link
+        link.close()
+    raise search.error()
+
+
+async def _open_at(address: Address) -> Link:
     link = Link(address.socket_timeout or REPLY_TIMEOUT)
     try:
         with connecting(address):
@@ -208,8 +239,6 @@ async def open_link(address: Address, on_push: Callable[[list[Any]], None] | Non
     except BaseException:
         link.close()
         raise
-    link.listen(on_push)
-    await link.close_with_loop()
     return link
 
 

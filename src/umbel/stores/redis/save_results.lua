@@ -10,6 +10,10 @@ ARGV is a list of steps:
 Returns {the errors of those that Redis refused, due_chords}.
 ]]
 local refused = {}
+-- A write that takes no memory and changes nothing. As the first, it lets the others through when Redis is out of memory
+-- (until the result is stored its message cannot be
+-- acknowledged, and no memory comes free), and has a server refuse that takes no writes at all: a replica.
+redis.call('DEL', ARGV[2] .. ':none')
 local i = 1
 while i <= #ARGV do
   local step, reply = ARGV[i], nil
