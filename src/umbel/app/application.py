@@ -31,6 +31,7 @@ from umbel.results.handles import AsyncResult as Handle
 from umbel.results.handles import GroupResult as Group
 from umbel.results.handles import ResultSet as Results
 from umbel.results.options import compression_of
+from umbel.results.waiting import tells_requests
 from umbel.signals import Signal
 from umbel.state import (
     register_app,
@@ -82,6 +83,8 @@ class Umbel(Members, PeriodicTasks, TaskHolder):
         settings: more settings, as keywords.
     """
 
+    #: A result backend, as ``result_backend`` takes it, that wins over the settings; for subclasses.
+    backend_cls: Any = None
     loader_cls: Any = Loader
     control_cls: Any = Control
     builtin_fixups: ClassVar[frozenset[str]] = frozenset({"umbel.contrib.django:fixup"})
@@ -437,7 +440,9 @@ class Umbel(Members, PeriodicTasks, TaskHolder):
     ) -> None:
         """Store a task's state; see ``Task.update_state``."""
         conf = self.conf
-        writer = DocumentWriter(conf.result_serializer, compression_of(conf), conf.result_extended)
+        writer = DocumentWriter(
+            conf.result_serializer, compression_of(conf), conf.result_extended, tells_requests(backend)
+        )
         document = writer.write(task_id, state, meta, traceback, context)
         reply_to = context.reply_to if context is not None else None
         backend.save([ResultRecord(task_id, state, document, reply_to or "")])

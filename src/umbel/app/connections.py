@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from umbel.app.backend import Backend
+from umbel.app.foreign import foreign_backend
 from umbel.brokers.options import BrokerOptions
 from umbel.brokers.urls import FAILING_OVER, broker_from_url
 from umbel.client import CallFactory, Client, PublishDefaults
@@ -60,12 +61,12 @@ class Connections:
 
     @property
     def backend(self) -> ResultBackend:
-        """The result backend of ``result_backend``."""
+        """The result backend of ``result_backend``, or of the application's class."""
         conf = self._app.conf
-        url = conf.result_backend
+        url = self._app.backend_cls or conf.result_backend
         if url is None:
             url = "disabled://" if conf.broker_url else EMBEDDED_URL
-        if not isinstance(url, str):
+        if not isinstance(url, (str, type)):
             made: ResultBackend = url
             return made
         options = _result_options(conf, self._reply_to)
@@ -73,9 +74,16 @@ class Connections:
             if self._backend is None or self._backend_key != (url, options):
                 if self._backend is not None:
                     self._backend.close()
-                self._backend = Backend(self._app, backend_from_url(_as_url(url), options))
+                self._backend = foreign_backend(self._app, url) or self._own_backend(url, options)
                 self._backend_key = (url, options)
             return self._backend
+
+    def _own_backend(self, url: str | type, options: ResultOptions) -> Backend:
+        return Backend(self._app, backend_from_url(_as_url(str(url)), options))
+
+    def adapter_of(self, url: str) -> ResultBackend:
+        """A new adapter for a URL, with this application's settings."""
+        return backend_from_url(url, _result_options(self._app.conf, self._reply_to))
 
     def _reply_to(self) -> str:
         return self._app.identity.thread_oid

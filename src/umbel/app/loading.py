@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from umbel.config.sources import import_path
 from umbel.signals import import_modules
@@ -22,6 +22,9 @@ Packages = "Iterable[str] | Callable[[], Iterable[str]] | None"
 
 class Loader:
     """Imports the modules of one application: ``imports``, ``include``, and what autodiscovery finds."""
+
+    #: Result backends of a program's own: classes, or their paths, by the names that ``result_backend`` has for them.
+    override_backends: ClassVar[dict[str, Any]] = {}
 
     def __init__(self, app: Umbel) -> None:
         self.app = app

@@ -26,7 +26,7 @@ def open_chord(app: Any, opening: Opening) -> None:
         "countdown": opening.countdown,
         "max_retries": opening.max_retries,
     }
-    app.backend.apply_chord((opening.group_id, opening.results), opening.body, **counted)
+    app.backend.prepare_chord((opening.group_id, opening.results), opening.body, **counted)
     app.backend.set_chord_size(opening.group_id, opening.size)
 
 

@@ -35,6 +35,7 @@ from umbel.execution.run import is_expected, tell_failure, tell_retry
 from umbel.pools.base import Report
 from umbel.results.documents import DocumentWriter
 from umbel.results.options import compression_of
+from umbel.results.waiting import tells_requests
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -57,7 +58,9 @@ class Reporter:
         conf = app.conf
         self._app = app
         self.hostname = hostname
-        self.writer = DocumentWriter(conf.result_serializer, compression_of(conf), conf.result_extended)
+        self.writer = DocumentWriter(
+            conf.result_serializer, compression_of(conf), conf.result_extended, tells_requests(app.backend)
+        )
         self._inherit_priority = conf.task_inherit_parent_priority
         self._stores = app.backend.stores_results
         self._parts = PartWriter(app, self.writer)

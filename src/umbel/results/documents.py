@@ -24,6 +24,12 @@ if TYPE_CHECKING:
 
 #: Stands before a compressed document, followed by its content type and a NUL: documents have no headers to say so.
 COMPRESSED_MAGIC: Final = b"\x00celery-compressed\x00"
+#: Where a document for a backend that was written for Celery has what is known of the request.
+REQUEST_FACTS: Final = "request"
+#: What of a context such a backend is not told: arguments and workflows may be of any size, and of any type.
+_UNTOLD: Final = frozenset(
+    {"args", "kwargs", "callbacks", "chain", "chord", "delivery_info", "errbacks", "headers", "properties"}
+)
 
 
 class ResultBase:
@@ -52,17 +58,23 @@ class DocumentWriter:
         serializer: ``result_serializer``.
         compression: ``result_compression``; None writes documents as they are.
         extended: ``result_extended``: documents say what was called, and where it ran.
+        tells_requests: they say it for a backend that was written for Celery, too, which is given the request.
     """
 
-    __slots__ = ("_compression", "_extended", "_is_json", "_serializer")
+    __slots__ = ("_compression", "_extended", "_is_json", "_serializer", "_tells_requests")
 
     def __init__(
-        self, serializer: str = "json", compression: str | None = None, extended: bool = False
+        self,
+        serializer: str = "json",
+        compression: str | None = None,
+        extended: bool = False,
+        tells_requests: bool = False,
     ) -> None:
         self._serializer = serializer
         self._is_json = serializer == "json"
         self._compression = compression
         self._extended = extended
+        self._tells_requests = tells_requests
 
     def write(
         self,
@@ -93,6 +105,9 @@ class DocumentWriter:
                 document["parent_id"] = context.parent_id
             if self._extended:
                 _extend(document, context)
+                plain = False
+            if self._tells_requests:
+                document[REQUEST_FACTS] = _facts(document, context)
                 plain = False
         document["task_id"] = task_id
         return self._finish(dumps_plain(document) if plain else self._encode(document))
@@ -151,6 +166,21 @@ def _extend(document: dict[str, Any], context: Context) -> None:
         names = context.stamped_headers
         document["stamped_headers"] = names
         document.update((name, value) for name, value in stamps.items() if name in (names or ()))
+
+
+def _facts(document: dict[str, Any], context: Context) -> dict[str, Any]:
+    """What is known of a request, its custom headers included; its arguments where the document has them."""
+    known = {
+        name: value
+        for name, value in vars(context).items()
+        # A task may have put anything there.
+        if name not in _UNTOLD and not name.startswith("_") and is_plain(value)
+    }
+    return {
+        **known,
+        **{name: document[name] for name in ("args", "kwargs") if name in document},
+        "delivery_info": context.delivery_info,
+    }
 
 
 def _picklable(error: BaseException) -> BaseException:

@@ -24,7 +24,7 @@ from umbel.results.documents import (
 )
 from umbel.results.handles import result_from_tuple
 from umbel.results.options import compression_of
-from umbel.results.waiting import arrivals
+from umbel.results.waiting import arrivals, tells_requests
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
@@ -48,6 +48,8 @@ class ContractFace:
         self.stores_results = adapter.stores_results
         self.native_chords = adapter.native_chords
         self.display_url = adapter.display_url
+        #: Whether documents say what a backend that was written for Celery is told of requests.
+        self.tells_requests = tells_requests(adapter)
 
     def expect(self, task_ids: Sequence[str]) -> None:
         """As ResultBackend.expect."""
@@ -148,7 +150,9 @@ class BackendFacade(ContractFace):
         self.thread_safe = True
         self._accept = None if self.serializer == "json" else self.accept
         self.compression = compression_of(conf)
-        self._writer = DocumentWriter(self.serializer, self.compression, conf.result_extended)
+        self._writer = DocumentWriter(
+            self.serializer, self.compression, conf.result_extended, self.tells_requests
+        )
         self._cache = ResultCache(conf.result_cache_max)
         prefix = (conf.result_backend_transport_options or {}).get("global_keyprefix") or ""
         if prefix and prefix[-1] not in ":_-.":

@@ -77,6 +77,11 @@ def is_own(backend: object) -> bool:
     return hasattr(type(backend), "await_")
 
 
+def tells_requests(backend: object) -> bool:
+    """Whether documents have to say what was called, for a backend that was written for Celery."""
+    return bool(getattr(backend, "tells_requests", False))
+
+
 class Deadline:
     """Counts a timeout down over several waits."""
 

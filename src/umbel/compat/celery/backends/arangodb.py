@@ -1,7 +1,7 @@
 """A result backend of Celery's that this version of Umbel does not have."""
 
-from umbel.compat.lazily import lazily as _lazily
+from ._unserved import unserved as _unserved
 
 __all__ = ("ArangoDbBackend",)
 
-__getattr__ = _lazily(__name__, {"ArangoDbBackend": "umbel.results.arangodb:ArangoDbBackend"})
+__getattr__ = _unserved(__name__, "ArangoDbBackend", "arangodb")
