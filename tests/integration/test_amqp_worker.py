@@ -226,6 +226,15 @@ def test_revoking_reaches_every_worker(stage: RabbitMqStage) -> None:
     assert stage.lines("note", "never") == []
 
 
+def test_a_worker_that_starts_later_knows_what_was_revoked(stage: RabbitMqStage) -> None:
+    waiting, other = stage.send("note", "never"), stage.send("note", "other")
+    stage.app.control.revoke(waiting.id)
+    stage.worker("-c1")
+    assert other.get(timeout=10) == "other"
+    wait_until(lambda: waiting.state == "REVOKED", what="the state REVOKED")
+    assert stage.lines("note", "never") == []
+
+
 @pytest.mark.usefixtures("impatient")
 def test_a_job_longer_than_the_servers_patience_does_not_end_the_worker(stage: RabbitMqStage) -> None:
     worker = stage.worker("-c3")

@@ -78,6 +78,37 @@ def test_a_delayed_task_is_dropped_when_it_comes_up(stage: Stage) -> None:
     assert stage.lines("note") == []
 
 
+def test_a_worker_that_starts_later_knows_what_was_revoked(stage: Stage) -> None:
+    stage.settings["worker_delay_threshold"] = 0.5
+    waiting, other = stage.send("note", "waiting"), stage.send("note", "other")
+    stage.app.control.revoke(waiting.id)
+    worker = stage.worker("-c1", "-na@here")
+    assert other.get(timeout=10) == "other"
+    refused(waiting, "revoked")
+    delayed = stage.send("note", "delayed", countdown=1.5)
+    wait_until(lambda: stage.broker.delayed_depth("celery") == 1, what="the delayed one parked in the broker")
+    assert worker.terminate() == 0
+    delayed.revoke()
+    worker = stage.worker("-c1", "-nb@here")
+    refused(delayed, "revoked")
+    worker.wait_for_line(rf"Discarding revoked task: jobs\.note\[{delayed.id}\]")
+    stage.wait_empty()
+    assert [line[1] for line in stage.lines("note")] == ["other"]
+
+
+def test_what_is_revoked_for_some_workers_only_is_not_kept(stage: Stage) -> None:
+    result = stage.send("note", "mine")
+    stage.app.control.revoke(result.id, ["nobody@here"])
+    stage.app.control.revoke(result.id, pattern="nobody*", matcher="glob")
+    assert stage.broker.revoked() == {}
+    stage.settings["revoked_expires"] = 0
+    stage.app.conf.revoked_expires = 0
+    result.revoke()
+    assert stage.broker.revoked() == {}
+    stage.worker("-c1")
+    assert result.get(timeout=10) == "mine"
+
+
 @pytest.mark.parametrize("task", ["hold", "late"])
 @pytest.mark.parametrize("signal", [None, "KILL"])
 def test_a_running_task_is_ended_in_prefork(stage: Stage, task: str, signal: str | None) -> None:

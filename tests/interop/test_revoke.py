@@ -113,3 +113,20 @@ def test_celerys_programs_see_both_workers(new_world: Callable[..., World], inte
         ),
         "the end of the one that was told to",
     )
+
+
+def test_workers_that_start_later_know_what_either_library_revoked(
+    new_world: Callable[..., World], library: str
+) -> None:
+    """Celery's own order reaches the workers that run; they have the broker keep what it names."""
+    world = new_world()
+    side = world.side(library)
+    first = world.worker("umbel", "-c1", "-nfirst@here")
+    waiting = side.send("record", "later-record", 1, countdown=4)
+    side.evaluate("app.control.revoke(task_id)", task_id=waiting)
+    first.wait_for_line(f"Tasks flagged as revoked: {waiting}")
+    is_refused(side, waiting, "revoked")
+    first.kill9()
+    second = world.worker("umbel", "-c1", "-nsecond@here")
+    second.wait_for_line(rf"Discarding revoked task: record\[{re.escape(waiting)}\]")
+    assert world.notes("later-record") == []

@@ -58,7 +58,11 @@ class RedisWorld(BrokerWorld):
 
     def pass_time(self, seconds: float) -> None:
         self.shift += seconds
-        keys = [f"{self._prefix}umbel:consumers", f"{self._prefix}unacked_index"]
+        keys = [
+            f"{self._prefix}umbel:consumers",
+            f"{self._prefix}unacked_index",
+            f"{self._prefix}umbel:revoked",
+        ]
         for key in (*keys, *self._client.scan_iter(f"{self._prefix}umbel:delayed:*")):
             for member in self._client.zrange(key, 0, -1):
                 assert isinstance(member, bytes)

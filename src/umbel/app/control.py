@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from time import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from umbel.core.destination import Destination
-from umbel.core.pidbox import command_exchange, write_control
+from umbel.core.pidbox import KEPT, command_exchange, write_control
 from umbel.core.records import Publication
-from umbel.errors import ImproperlyConfigured
+from umbel.errors import BrokerConnectionError, BrokerError, ImproperlyConfigured
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from umbel.app.inspecting import Inspect
 
 __all__ = ["Control"]
+
+logger = logging.getLogger("umbel.control")
 
 
 class Order(NamedTuple):
@@ -28,6 +31,14 @@ class Order(NamedTuple):
     pattern: str | None
     matcher: str | None
     timeout: float  #: seconds that the sender waits; 0: not at all
+
+    @property
+    def revoked(self) -> list[str]:
+        """The ids that no worker is to run."""
+        if self.command not in {"revoke", "terminate"} or self.destination or self.pattern:
+            return []
+        ids = self.arguments.get("task_id") or ()
+        return [ids] if isinstance(ids, str) else list(ids)
 
 
 class Control:
@@ -106,7 +117,9 @@ class Control:
         conf, broker = self.app.conf, self.app.broker
         target = Destination(command_exchange(conf.control_exchange), "", None, "fanout")
         expires = time() + order.timeout if order.timeout else 0
-        headers = {"clock": self.app.clock.forward(), "expires": expires}
+        headers: dict[str, Any] = {"clock": self.app.clock.forward(), "expires": expires}
+        if order.revoked and self._keep(order.revoked):
+            headers[KEPT] = True
         body = {
             "method": order.command,
             "arguments": order.arguments,
@@ -119,6 +132,21 @@ class Control:
         publication = Publication(target, broker.pack(envelope, target))
         self.app.sender.client.send_raw(publication, conf.broker_publish_timeout)
 
+    def _keep(self, task_ids: Sequence[str]) -> bool:
+        """Have the broker keep the ids of revoked tasks for workers that start later; whether it does."""
+        broker, expires = self.app.broker, self.app.conf.revoked_expires or 0.0
+        if not (broker.capabilities.revocations and expires):
+            return False
+        try:
+            broker.revoke(task_ids, expires)
+        except BrokerConnectionError:
+            raise
+        except BrokerError as error:
+            # Such as a user of RabbitMQ's who may not make queues: those who run are told all the same.
+            logger.warning("Workers that start later will not know that tasks are revoked: %s", error)
+            return False
+        return True
+
     def revoke(
         self,
         task_id: str | Iterable[str],
@@ -127,7 +155,10 @@ class Control:
         signal: str | int | None = "SIGTERM",
         **kwargs: Any,
     ) -> list[dict[str, Any]] | None:
-        """Tell the workers not to run a task, or several. The workers that run now remember it for three hours.
+        """Tell the workers not to run a task, or several.
+
+        Those that run now hear of it; those that start later find it in the broker, for ``revoked_expires`` seconds.
+        What is said to some workers only (``destination``, ``pattern``) the broker does not keep.
 
         Args:
             task_id: the id, or ids.

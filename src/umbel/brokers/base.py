@@ -54,6 +54,11 @@ class Capabilities(msgspec.Struct, frozen=True):
 
 
 class Delivery(msgspec.Struct):
+    keeps: bool = False  #: ``Disposition.keeps``: what follows a delivery can stay with its consumer
+    #: Counts the first loss of a message too; otherwise only those of messages that it had returned before.
+    first_loss: bool = True
+    atomic_replay: bool = True  #: a replayed dead letter is in one place at any instant; otherwise it may be in two
+    revocations: bool = False  #: keeps the ids of revoked tasks for workers that start later
     """A message handed to one consumer, held under its lease until it is settled.
 
     ``tag`` names it within the consumer's held set. ``redelivered`` is true when it may have been handed out before.
@@ -286,3 +291,22 @@ class DeadLetter(msgspec.Struct):
     payload: bytes
     reason: str
     at: float
+    def revoke(self, task_ids: Sequence[str], expires: float) -> None:
+        """Keep the ids of revoked tasks for ``expires`` seconds from now, all of them in one step.
+
+        Only with ``capabilities.revocations``. It says no more than that: workers that run hear of them by remote
+        control, those that start later ask for ``revoked``.
+        """
+
+    def revoked(self) -> dict[str, float]:
+        """The ids that are kept, each with the seconds that are left to it; only with ``capabilities.revocations``."""
+
+    def dead_count(self, queue: str) -> int:
+        """How many dead letters a queue has."""
+
+    def dead_queues(self, known: Iterable[str]) -> list[str]:
+        """The queues that have dead letters, sorted: all of them, or, where a broker cannot tell, those ``known``."""
+
+    def dead_reader(self, queue: str) -> DeadReader:
+        """Goes through the dead letters of a queue; for one thread."""
+

@@ -38,7 +38,9 @@ _LONGEST_WAIT: Final = 1.0
 class MemoryBroker:
     """The broker of one named store."""
 
-    capabilities = Capabilities(durable=False, shared=False, priorities=True, fanout=True, bindings=True)
+    capabilities = Capabilities(
+        durable=False, shared=False, priorities=True, fanout=True, bindings=True, revocations=True
+    )
 
     def __init__(self, name: str, options: BrokerOptions, *, clock: Clock | None = None) -> None:
         self.store = self.display_url = f"memory://{name}"
@@ -93,9 +95,34 @@ class MemoryBroker:
 
     def dead_letters(self, queue: str, limit: int) -> list[DeadLetter]:
         with self._store.lock:
-            _bury(self._store, queue, self.options.dead_letter_expires)
-            newest = islice(reversed(self._store.dead[queue]), limit)
-            return [DeadLetter(queue, letter.payload, letter.reason, letter.at) for letter in newest]
+            newest = reversed(letters_of(self._store, queue, self.options.dead_letter_expires))
+            return list(islice(newest, limit))
+
+    def dead_count(self, queue: str) -> int:
+        with self._store.lock:
+            forget_expired(self._store, queue, self.options.dead_letter_expires)
+            return len(self._store.dead[queue])
+
+    def dead_queues(self, known: Iterable[str]) -> list[str]:
+        with self._store.lock:
+            return sorted(queue for queue in tuple(self._store.dead) if self.dead_count(queue))
+
+    def dead_reader(self, queue: str) -> MemoryDeadReader:
+        return MemoryDeadReader(self._store, queue, self.options.dead_letter_expires)
+
+    def revoke(self, task_ids: Sequence[str], expires: float) -> None:
+        store = self._store
+        with store.lock:
+            now = store.clock.now()
+            for task_id in [each for each, gone_at in store.revoked.items() if gone_at <= now]:
+                del store.revoked[task_id]
+            for task_id in task_ids:
+                store.revoked[task_id] = max(now + expires, store.revoked.get(task_id, 0.0))
+
+    def revoked(self) -> dict[str, float]:
+        with self._store.lock:
+            now = self._store.clock.now()
+            return {each: gone_at - now for each, gone_at in self._store.revoked.items() if gone_at > now}
 
     def close(self) -> None:
         """Nothing is open."""

@@ -40,15 +40,20 @@ _DEPTH: Final = "SELECT count(*) FROM messages WHERE queue = ? AND owner IS NULL
 _DELAYED_DEPTH: Final = "SELECT count(*) FROM messages WHERE queue = ? AND due IS NOT NULL"
 _HELD_DEPTH: Final = "SELECT count(*) FROM messages WHERE owner IS NOT NULL"
 _PURGE: Final = "DELETE FROM messages WHERE queue = ? AND owner IS NULL AND due IS NULL"
-_DEAD_LETTERS: Final = """
-SELECT queue, payload, reason, at FROM dead_letters WHERE queue = ? AND at > ? ORDER BY id DESC LIMIT ?
+_FORGET_REVOKED: Final = "DELETE FROM revoked WHERE gone_at <= ?"
+_REVOKE: Final = """
+INSERT INTO revoked (task_id, gone_at) VALUES (?, ?)
+ON CONFLICT (task_id) DO UPDATE SET gone_at = max(gone_at, excluded.gone_at)
 """
 
 
+_REVOKED: Final = "SELECT task_id, gone_at FROM revoked WHERE gone_at > ?"
 class SqliteBroker:
     """The broker in one file."""
 
-    capabilities = Capabilities(durable=True, shared=False, priorities=True, fanout=True, bindings=True)
+    capabilities = Capabilities(
+        durable=True, shared=False, priorities=True, fanout=True, bindings=True, revocations=True
+    )
 
     def __init__(self, location: Location, options: BrokerOptions, *, clock: Clock | None = None) -> None:
         self.store = self.display_url = location.url
@@ -115,12 +120,31 @@ class SqliteBroker:
         return self._database.write(lambda connection: connection.execute(_PURGE, (queue,)).rowcount)
 
     def dead_letters(self, queue: str, limit: int) -> list[DeadLetter]:
-        expires = self.options.dead_letter_expires
-        since = 0.0 if expires is None else self._database.clock.now() - expires
-        rows = self._database.read(
-            lambda connection: connection.execute(_DEAD_LETTERS, (queue, since, limit)).fetchall()
-        )
-        return [DeadLetter(*row) for row in rows]
+        return self._dead.newest(queue, limit)
+
+    def dead_count(self, queue: str) -> int:
+        return self._dead.count(queue)
+
+    def dead_queues(self, known: Iterable[str]) -> list[str]:
+        return self._dead.queues()
+
+    def dead_reader(self, queue: str) -> SqliteDeadReader:
+        return SqliteDeadReader(self._dead, queue)
+
+    def revoke(self, task_ids: Sequence[str], expires: float) -> None:
+        now = self._database.clock.now()
+        rows = [(task_id, now + expires) for task_id in task_ids]
+
+        def keep(connection: Connection) -> None:
+            connection.execute(_FORGET_REVOKED, (now,))
+            connection.executemany(_REVOKE, rows)
+
+        self._database.write(keep)
+
+    def revoked(self) -> dict[str, float]:
+        now = self._database.clock.now()
+        rows = self._database.read(lambda connection: connection.execute(_REVOKED, (now,)).fetchall())
+        return {task_id: gone_at - now for task_id, gone_at in rows}
 
     def close(self) -> None:
         self._database.close()

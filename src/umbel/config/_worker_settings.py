@@ -123,6 +123,13 @@ BROKER = (
         "dead_letter_enabled", BOOL, True, "Keep messages that are given up, with the reason.", ours=True
     ),
     Setting(
+        "revoked_expires",
+        SECONDS,
+        7 * 24 * 3600.0,
+        "Seconds for which the broker keeps the ids of revoked tasks; 0: not at all.",
+        ours=True,
+    ),
+    Setting(
         "dead_letter_expires",
         SECONDS,
         _FOURTEEN_DAYS,

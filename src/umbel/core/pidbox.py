@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from fnmatch import fnmatch
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from umbel.core.compression import decompress
 from umbel.core.envelope import Envelope, read_envelope
@@ -14,6 +14,9 @@ from umbel.errors import DecodeError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+#: Header of an order to revoke: who sent it has had the broker keep the ids.
+KEPT: Final = "kept"
 
 
 class ControlMessage(NamedTuple):
@@ -53,6 +56,11 @@ def read_control(payload: bytes, accept: frozenset[str]) -> ControlMessage:
     if not isinstance(body, dict):
         raise DecodeError(f"a control message's body must be a mapping, not {safe_repr(body, 100)}")
     return ControlMessage(envelope.headers, body)
+
+
+def is_for_all(body: Mapping[str, Any]) -> bool:
+    """Whether an order is for every node."""
+    return not body.get("destination") and not (body.get("pattern") and body.get("matcher"))
 
 
 def is_for(node: str, body: Mapping[str, Any]) -> bool:

@@ -95,6 +95,7 @@ class MemoryStore:
         #: Who listens, by exchange and routing key; called with each payload.
         self.listeners: defaultdict[tuple[str, str], set[Callable[[bytes], None]]] = defaultdict(set)
         self._wakers: set[Callable[[], None]] = set()
+        self.revoked: dict[str, float] = {}  #: ids of revoked tasks, and when they are forgotten
         self._back = 0
         self._front = 0
 

@@ -53,8 +53,9 @@ _VACUUM_PAGES: Final = 2048
 #: SQLite's primary result codes for "somebody else has it": BUSY and LOCKED.
 _BUSY_CODES: Final = frozenset({5, 6})
 
-#: Of the schema, which only ever gets more tables: 2 has broadcasts, 3 bindings, 4 groups and chords.
-_VERSION: Final = 4
+#: Of the schema, which only ever gets more tables: 2 has broadcasts, 3 bindings, 4 groups and chords, 5 revoked ids,
+#: 6 what led to dead letters, and what had begun when it was lost.
+_VERSION: Final = 6
 _SCHEMA: Final = Path(__file__).with_name("sqlite.sql")
 
 

@@ -67,6 +67,13 @@ CREATE TABLE IF NOT EXISTS counters (
     value INTEGER NOT NULL
 ) WITHOUT ROWID;
 INSERT OR IGNORE INTO counters VALUES ('front', 0);
+-- Tasks that must not run; whoever adds some deletes those whose time is over.
+CREATE TABLE IF NOT EXISTS revoked (
+    task_id TEXT PRIMARY KEY,
+    gone_at REAL NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS revoked_gone_at ON revoked (gone_at);
+
 
 -- Groups that were saved: which results make them up.
 CREATE TABLE IF NOT EXISTS groups (

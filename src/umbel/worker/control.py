@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 from umbel.brokers.base import Disposition
 from umbel.core.destination import Destination
-from umbel.core.pidbox import is_for, read_control, write_control
+from umbel.core.pidbox import KEPT, is_for, is_for_all, read_control, write_control
 from umbel.core.records import Publication
 from umbel.worker.listener import Listener
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Awaitable, Callable, Mapping
 
     from umbel.brokers.base import Broker, Subscription
     from umbel.worker.commands import Commander, CommandInfo
@@ -39,6 +39,7 @@ class ControlListener:
         policy: how long to wait before listening again after the connection was lost.
         accept: content types that may be decoded.
         serializer: of the answers.
+        on_return: awaited when it hears again after the connection was lost: orders may have been missed.
     """
 
     def __init__(
@@ -52,8 +53,9 @@ class ControlListener:
         policy: ConnectionPolicy,
         accept: frozenset[str],
         serializer: str,
+        on_return: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
-        self.listener = Listener("Remote control", subscription, self.hear, policy, logger)
+        self.listener = Listener("Remote control", subscription, self.hear, policy, logger, on_return)
         self._commander = commander
         self._commands = commands
         self._broker = broker
@@ -88,6 +90,7 @@ class ControlListener:
         clock = headers.get("clock")
         self._commander.clock.adjust(clock)
         if wanted:
+            self._commander.unkept = is_for_all(body) and not headers.get(KEPT)
             await self._carry_out(body)
 
     async def _carry_out(self, body: dict[str, Any]) -> None:

@@ -24,6 +24,7 @@ class Listener:
         hear: takes a payload; the next one is not read before it returns.
         policy: how long to wait before listening again after the connection was lost.
         logger: is told of it.
+        on_return: awaited when it listens again after the connection was lost: something may have been missed.
     """
 
     def __init__(
@@ -33,12 +34,14 @@ class Listener:
         hear: Callable[[bytes], Awaitable[None]],
         policy: ConnectionPolicy,
         logger: logging.Logger,
+        on_return: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self._what = what
         self._subscription = subscription
         self._hear = hear
         self._policy = policy
         self._logger = logger
+        self._on_return = on_return
         #: Whether what is sent now is heard.
         self.listens = False
 
@@ -60,6 +63,8 @@ class Listener:
                     await self._subscription.open()
                     self.listens = True
                     self._logger.info("%s works again", self._what)
+                    if self._on_return is not None:
+                        await self._on_return()
                 while True:
                     payload = await self._subscription.get()
                     attempt = 0

@@ -44,6 +44,7 @@ from umbel.worker.narrator import Narrator
 from umbel.worker.pace import Pace
 from umbel.worker.rates import RateLimits
 from umbel.worker.refusals import Refusals
+from umbel.worker.revocations import Revocations
 from umbel.worker.settlement import Settlement
 
 if TYPE_CHECKING:
@@ -286,6 +287,12 @@ class Parts:
 
     @cached_property
     def control(self) -> ControlListener | None:
+    @cached_property
+    def revocations(self) -> Revocations:
+        """Knows what the broker keeps of revoked tasks."""
+        app = self._app
+        return Revocations(app.broker, self._revoked, app.conf.revoked_expires or 0.0)
+
         """Hears orders; None where remote control is off, or the broker cannot broadcast."""
         app, conf = self._app, self._app.conf
         if not (conf.worker_enable_remote_control and app.broker.capabilities.fanout):
@@ -301,6 +308,7 @@ class Parts:
             serializer=conf.task_serializer,
         )
 
+            on_return=self.revocations.recall,
     def _commander(self) -> Commander:
         return Commander(
             app=self._app,
@@ -310,6 +318,7 @@ class Parts:
             revoked_stamps=self._revoked_stamps,
             ledger=self.ledger,
             holding=self.holding,
+            revocations=self.revocations,
             intake=self.intake,
             completion=self.completion,
             rates=self.rates,

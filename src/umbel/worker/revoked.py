@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Self
 
 from umbel.state import revoked_ids, revoked_stamps
@@ -33,14 +34,15 @@ class RevokedIds:
         self._now = now
 
     @classmethod
-    def of_process(cls) -> Self:
+    def of_process(cls, kept: float = 0.0) -> Self:
         """Those of this process's workers, which programs see too (``celery.worker.state.revoked``).
 
-        With Celery's bounds, ``CELERY_WORKER_REVOKES_MAX`` and ``CELERY_WORKER_REVOKE_EXPIRES`` (seconds).
+        With Celery's bounds, ``CELERY_WORKER_REVOKES_MAX`` and ``CELERY_WORKER_REVOKE_EXPIRES`` (seconds; without it
+        three hours, or ``kept`` where the broker keeps ids for longer).
         """
         most = int(os.environ.get("CELERY_WORKER_REVOKES_MAX", "50000"))
-        expires = float(os.environ.get("CELERY_WORKER_REVOKE_EXPIRES", "10800"))
-        return cls(most, expires, table=revoked_ids())
+        expires = os.environ.get("CELERY_WORKER_REVOKE_EXPIRES")
+        return cls(most, max(10_800.0, kept) if expires is None else float(expires), table=revoked_ids())
 
     def add(self, task_id: str) -> None:
         """Remember an id, as the newest."""
@@ -52,6 +54,13 @@ class RevokedIds:
         for task_id in task_ids:
             table.pop(task_id, None)
             table[task_id] = now
+        self._forget(now)
+
+    def recall(self, kept: Mapping[str, float]) -> None:
+        """Remember ids that are to be forgotten in so many seconds; those that are known stay as they are."""
+        table, now = self.table, self._now()
+        for task_id, left in sorted(kept.items(), key=itemgetter(1)):
+            table.setdefault(task_id, now - max(self._expires - left, 0.0))
         self._forget(now)
 
     def discard(self, task_id: str) -> None:

@@ -59,7 +59,7 @@ class Worker:
         self.options = resolve(app.conf, options | {"hostname": self.hostname})
         self.queues = _select_queues(app, self.options.queues, self.options.exclude_queues)
         #: Ids of tasks that must not run.
-        self.revoked = RevokedIds.of_process()
+        self.revoked = RevokedIds.of_process(app.conf.revoked_expires or 0.0)
         self.revoked_stamps = RevokedStamps()
         path = self.options.state_db
         self._state_file = StateFile(expand(path, self.hostname)) if path else None
@@ -211,6 +211,8 @@ class Worker:
         if parts.control is not None:
             await parts.control.open()
         if self.options.purge:
+        # After it has begun to listen and before it fetches: what is revoked from now on it hears.
+        await parts.revocations.recall()
             await self._purge()
 
     async def _work(self, loops: list[asyncio.Task[None]]) -> None:

@@ -17,6 +17,7 @@ from umbel.brokers.amqp.dead import dead_queue, exhume
 from umbel.brokers.amqp.messages import pack_amqp
 from umbel.brokers.amqp.publisher import AmqpAsyncPublisher, AmqpPublisher
 from umbel.brokers.amqp.sending import Sender
+from umbel.brokers.amqp.revoked import KeptIds
 from umbel.brokers.amqp.subscription import AmqpSubscription
 from umbel.brokers.amqp.topology import MissingQueues, Topology
 from umbel.brokers.base import Capabilities
@@ -26,7 +27,7 @@ from umbel.stores.amqp.failover import Failover
 from umbel.stores.amqp.faults import NOT_FOUND, ChannelClosedError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from umbel.brokers.base import DeadLetter, Subscription
     from umbel.brokers.options import BrokerOptions
@@ -65,6 +66,9 @@ class AmqpBroker:
         joint_priorities=False,
         amqp_topics=True,
     )
+        revocations=True,
+        first_loss=False,
+        atomic_replay=False,
 
     def __init__(self, url: str, options: BrokerOptions) -> None:
         self._options = options
@@ -92,6 +96,7 @@ class AmqpBroker:
         self._publishers: WeakSet[AmqpPublisher] = WeakSet()
         self._asking = self.publisher()
         self.store = addresses[0].identity
+        self._kept_ids = KeptIds(self._topology, self._asking)
 
     @property
     def display_url(self) -> str:
@@ -154,6 +159,27 @@ class AmqpBroker:
         return [exhume(queue, delivered.properties, delivered.body) for delivered in newest]
 
     def close(self) -> None:
+    def dead_count(self, queue: str) -> int:
+        """Dead letters of a queue, without those that somebody is looking at."""
+        return self.depth(dead_queue(queue))
+
+    def dead_queues(self, known: Iterable[str]) -> list[str]:
+        """Those of the known queues that have dead letters: AMQP does not tell of others."""
+        return sorted(queue for queue in set(known) if self.dead_count(queue))
+
+    def dead_reader(self, queue: str) -> AmqpDeadReader:
+        """Goes through the dead letters of a queue."""
+        return AmqpDeadReader(self._quiet_failover, queue, self._asking)
+
+    def revoke(self, task_ids: Sequence[str], expires: float) -> None:
+        """Keep the ids of revoked tasks in a queue that is only ever looked at."""
+        if task_ids:
+            self._kept_ids.add(task_ids, expires)
+
+    def revoked(self) -> dict[str, float]:
+        """The ids in that queue whose time is not over."""
+        return self._kept_ids.read()
+
         """Close the connections of the broker and of its blocking publishers. Safe twice."""
         for publisher in list(self._publishers):
             publisher.close()

@@ -19,6 +19,7 @@ from umbel.testing.contracts.broker_leases import LeaseContract
 from umbel.testing.contracts.broker_model import ModelContract
 from umbel.testing.contracts.broker_results import SharedStoreContract
 from umbel.testing.contracts.broker_settlement import SettlementContract
+from umbel.testing.contracts.broker_revocations import RevocationContract
 from umbel.testing.contracts.broker_traffic import TrafficContract
 from umbel.testing.contracts.support import LEASE, PATIENCE, BrokerWorld, ShiftedClock
 
@@ -34,5 +35,8 @@ class BrokerContract(
     BroadcastContract,
     BindingContract,
     ModelContract,
+    RevocationContract,
+    LossContract,
+    DeadLetterContract,
 ):
     """Every sentence of ``brokers.base``, as tests."""

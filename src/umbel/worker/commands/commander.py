@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from umbel.worker.options import WorkerOptions
     from umbel.worker.rates import RateLimits
     from umbel.worker.revoked import RevokedIds, RevokedStamps
+    from umbel.worker.revocations import Revocations
     from umbel.worker.settlement import Settlement
 
 logger = logging.getLogger("celery.worker.control")
@@ -54,6 +55,7 @@ class Commander:
     revoked_stamps: RevokedStamps
     ledger: Ledger
     holding: Holding
+    revocations: Revocations
     intake: Intake
     completion: Completion
     rates: RateLimits
@@ -68,6 +70,8 @@ class Commander:
 
     def carry_out(self, command: Callable[..., Any], arguments: dict[str, Any]) -> Any:
         """Have the worker's loop run one of its own commands, for an application's command, which runs in a thread."""
+    #: Of the order in hand: whether it is for every worker and its sender has left the keeping of ids to the workers.
+    unkept: bool = False
         assert self.loop is not None
         return asyncio.run_coroutine_threadsafe(command(self, **arguments), self.loop).result()
 

@@ -23,6 +23,8 @@ async def _revoke(
     task_ids = _ids(task_id)
     number = signal_number(signal) if terminate else 0
     worker.revoked.update(task_ids)
+    if worker.unkept:
+        await worker.revocations.keep(task_ids)
     begun = {job.header.id for job in worker.running()}
     if terminate:
         answer = _terminate(worker, task_ids, number)
