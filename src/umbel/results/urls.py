@@ -80,11 +80,6 @@ def is_served(name: str) -> bool:
     return name in _ADAPTERS or name.partition("+")[0] in _ADAPTERS or name in _LATER
 
 
-def is_served(name: str) -> bool:
-    """Whether an adapter serves a scheme, or had better not be looked for elsewhere: the name is Celery's."""
-    return name in _ADAPTERS or name.partition("+")[0] in _ADAPTERS or name in _LATER
-
-
 def _memory_broker(urls: str | tuple[str, ...]) -> str:
     """The broker in this process's memory, if it is one: its messages and their results are in one place there."""
     url = urls if isinstance(urls, str) else next(iter(urls), "")
