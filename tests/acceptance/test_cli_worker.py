@@ -126,13 +126,11 @@ class TestForeground:
         assert "concurrency: 3 (prefork)" in worker.output
         assert " .> direct.special@x" in worker.output
 
-    def test_what_is_not_there_yet_is_said_and_does_no_harm(self, umbel):
-        words = (
-            "-A proj worker -l info --autoscale 2,1 -E --statedb s --without-gossip --without-mingle -O fair"
-        )
-        worker = umbel(*words.split()).ready()
+    def test_what_does_not_apply_is_said_and_does_no_harm(self, umbel):
+        words = "-A proj worker -l info -E --statedb s --without-gossip --without-mingle -O fair"
+        worker = umbel(*words.split(), "-P", "solo", "--autoscale", "2,1").ready()
         worker.terminate()
-        assert "--autoscale is not in this version; the pool has 2 slots throughout" in worker.output
+        assert "--autoscale does not serve the pool solo: it has one size" in worker.output
         assert "gossip" not in worker.output
 
     def test_words_after_the_options_are_settings(self, umbel):

@@ -459,6 +459,59 @@ async def test_threads_are_relieved_while_their_last_jobs_run(tmp_path: Path) ->
         await eventually(lambda: pool.free() == 3)
 
 
+async def test_a_job_in_a_thread_is_ended_alone_by_an_exception(tmp_path: Path) -> None:
+    gate, traces = tmp_path / "gate", tmp_path / "traces"
+    async with running(pool := ThreadsPool(ScriptedRunner, 2)) as seen:
+        pids = pool.pids()
+        pool.submit([job(1, f"tidy {traces}", announce=True), job(2, f"wait {gate}", announce=True)])
+        await eventually(lambda: len(seen.started) == 2)
+        # Both slots are busy, and nobody reads the link; the word is heard all the same.
+        assert pool.terminate_job(1, signal.SIGTERM)
+        await eventually(lambda: 1 in seen.lost)
+        assert (seen.lost[1].cause, seen.lost[1].why) == ("terminated", "cancelled")
+        assert traces.exists()
+        pool.submit([job(3, "spin", announce=True)])
+        await eventually(lambda: 3 in seen.started)
+        await eventually(lambda: not pool.terminate_job(3, signal.SIGUSR1))
+        assert seen.reports[3].error == "SoftTimeLimitExceeded"
+        gate.touch()
+        await seen.reported(2)
+        assert pool.pids() == pids
+        assert set(seen.lost) == {1}
+
+
+async def test_sigkill_ends_the_process_of_a_thread(tmp_path: Path) -> None:
+    async with running(pool := ThreadsPool(ScriptedRunner, 2)) as seen:
+        pool.submit([job(seq, f"wait {tmp_path / 'never'}", announce=True) for seq in (1, 2)])
+        await eventually(lambda: len(seen.started) == 2)
+        assert pool.terminate_job(1, signal.SIGKILL)
+        await seen.all_ended(2)
+        assert {seq: loss.cause for seq, loss in seen.lost.items()} == {1: "terminated", 2: "bystander"}
+
+
+async def test_a_job_in_a_thread_is_ended_at_any_moment_of_its_life() -> None:
+    async with running(pool := ThreadsPool(ScriptedRunner, 2)) as seen:
+        pids = pool.pids()
+        count = 300
+        for seq in range(count):
+            # A limit rings about when the word comes: only one of them is raised, and none in the next job.
+            pool.submit([job(seq, "busy 0.002", announce=seq % 2 == 0, soft_time_limit=0.001 + seq * 5e-6)])
+            for _ in range(seq % 20):
+                await asyncio.sleep(0.0001)
+            while seq not in seen.reports and not pool.terminate_job(seq, signal.SIGTERM):
+                if seq in seen.returned:
+                    break
+                await asyncio.sleep(0)
+        await eventually(lambda: seen.ended() == count)
+        await eventually(lambda: pool.free() == 2)
+        assert {loss.why for loss in seen.lost.values()} == {"cancelled"}
+        assert pool.pids() == pids
+        for seq in range(count, count + 20):
+            pool.submit([job(seq, "busy 0.001")])
+            await seen.reported(seq)
+        assert {seen.reports[seq].error for seq in range(count, count + 20)} == {""}
+
+
 @pytest.mark.parametrize(("payload", "why"), [("exit 3", "exitcode 3"), ("interrupt", "exitcode 1")])
 @pytest.mark.parametrize("size", [1, 3])
 async def test_leaving_in_a_thread_of_the_worker_ends_its_slots_only(

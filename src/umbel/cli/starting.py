@@ -35,6 +35,7 @@ logger = logging.getLogger("celery.worker")
 
 #: Options of the command that are arguments of the worker, by their names there.
 _WORKER_ARGUMENTS = {
+    "autoscale": "autoscale",
     "concurrency": "concurrency",
     "exclude_queues": "exclude_queues",
     "heartbeat_interval": "heartbeat_interval",
@@ -177,17 +178,12 @@ def _make_worker(app: Umbel, hostname: str, options: dict[str, Any], remarks: li
     # The loop and all that runs in it; only here is the time for its import spent.
     from umbel.worker.worker import Worker
 
-    _make_do_without_autoscaling(options, remarks)
     arguments = {ours: options.pop(theirs) for theirs, ours in _WORKER_ARGUMENTS.items()}
     own = {name: value for name, value in options.items() if name not in _SILENT}
-    return Worker(app, hostname=hostname, user_options=own, **arguments)
-
-
-def _make_do_without_autoscaling(options: dict[str, Any], remarks: list[str]) -> None:
-    autoscale = options.pop("autoscale")
-    if autoscale:
-        options["concurrency"] = autoscale[0]
-        remarks.append(f"--autoscale is not in this version; the pool has {autoscale[0]} slots throughout")
+    worker = Worker(app, hostname=hostname, user_options=own, **arguments)
+    if arguments["autoscale"] and worker.options.autoscale is None:
+        remarks.append(f"--autoscale does not serve the pool {worker.options.pool}: it has one size")
+    return worker
 
 
 def _settings_remarks(conf: Settings) -> list[str]:

@@ -136,6 +136,27 @@ BROKER = (
         "Seconds dead letters are kept; None: ever.",
         ours=True,
     ),
+    Setting(
+        "dead_letter_limit",
+        INT,
+        100_000,
+        "How many dead letters of each queue are kept, the newest; None: all.",
+        ours=True,
+    ),
+    Setting(
+        "dead_letter_failed",
+        BOOL,
+        False,
+        "Keep the messages of tasks that have failed for good among the dead letters.",
+        ours=True,
+    ),
+    Setting(
+        "dead_letter_expired",
+        BOOL,
+        False,
+        "Keep messages that expired before they were begun among the dead letters.",
+        ours=True,
+    ),
 )
 
 WORKER = (
@@ -144,8 +165,7 @@ WORKER = (
         "worker_autoscaler",
         OBJECT,
         "celery.worker.autoscale:Autoscaler",
-        "Class that scales pools.",
-        idle=True,
+        "Class that scales pools; a class, or its path as module:Class.",
     ),
     _worker(
         "worker_cancel_long_running_tasks_on_connection_loss",
@@ -214,7 +234,7 @@ WORKER = (
         "Bound the pool's queue; Umbel's pools are always bounded.",
         idle=True,
     ),
-    _worker("worker_pool_restarts", BOOL, False, "Allow the remote command pool_restart.", idle=True),
+    _worker("worker_pool_restarts", BOOL, False, "Allow the remote command pool_restart."),
     _worker(
         "worker_pool_start_method", START_METHOD, "fork", "How pool processes are started: fork or spawn."
     ),

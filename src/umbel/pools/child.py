@@ -6,17 +6,20 @@ the inbox), and slots inside the worker's own process.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
 import threading
+import time
 import traceback
 from typing import TYPE_CHECKING
 
+from umbel.errors import SoftTimeLimitExceeded
 from umbel.pools import frames
-from umbel.pools.frames import Deadline
+from umbel.pools.frames import Cancel, Deadline
 from umbel.pools.inbox import Inbox, LinkClosed, Outbox
-from umbel.pools.limits import AlarmLimit, ThreadLimit, Timekeeper
+from umbel.pools.limits import AlarmLimit, Terminated, ThreadLimit, Timekeeper
 from umbel.pools.memory import MemoryWatch
 from umbel.pools.relay import relay_logs
 
@@ -26,12 +29,14 @@ if TYPE_CHECKING:
     from types import FrameType
     from typing import NoReturn
 
-    from umbel.pools.base import JobRunner, Work
+    from umbel.pools.base import JobRunner, Report, Work
     from umbel.pools.frames import ProcessSettings
     from umbel.pools.permits import Permits
 
 #: Of a process that a signal asked to end: Celery's processes leave with the signal's number.
 _TERMINATED = int(signal.SIGTERM)
+#: Seconds from the begin of a job within which others may be begun that follow it. Then it is others' turn.
+_RUN_ON = 0.05
 
 
 class Station:
@@ -98,17 +103,30 @@ class MainThreadSlot:
         return _TERMINATED if self._terminated else 0
 
     def _run(self, work: Work) -> None:
-        station = self._station
         self._seq = work.seq
-        station.outbox.begin(work)
+        self._station.outbox.begin(work)
+        if not work.runs_on:
+            self._attempt(work)
+            return
+        until = time.monotonic() + _RUN_ON
+        following: Work | None = work
+        while following is not None:
+            following = self._attempt(following, until)
+
+    def _attempt(self, work: Work, until: float = 0.0) -> Work | None:
+        """Run and report one job; gives what it goes on with, if it is not too late for that."""
+        station = self._station
         report = station.runner.run(work)
         self._may_raise = False
         if self._terminated:
             # Whatever the body made of it: a terminated job has no report.
-            return
+            return None
+        following = station.runner.follow(work, report) if time.monotonic() < until else None
+        report.goes_on = following is not None
         station.outbox.report(report)
         station.after_job()
         self._may_raise = True
+        return following
 
     def _tell_deadline(self, seconds: float) -> None:
         self._station.outbox.send(frames.DEADLINE, Deadline(self._seq, seconds))
@@ -120,8 +138,46 @@ class MainThreadSlot:
             raise SystemExit(_TERMINATED)
 
 
+class Bell:
+    """What the main thread of a process with threads for slots waits for: somebody rings.
+
+    The supervisor does so with SIGUSR1, for that is heard whatever the slots do. The signal has a handler, and is not
+    ignored or blocked, because programs that tasks start would inherit either.
+    """
+
+    def __init__(self) -> None:
+        self._read, self._write = os.pipe()
+        os.set_blocking(self._write, False)
+
+    def answer_signals(self) -> None:
+        """Have SIGUSR1 ring it; called in the main thread."""
+        signal.signal(signal.SIGUSR1, _nothing)
+        signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
+
+    def ring(self) -> None:
+        """Wake whoever waits."""
+        with contextlib.suppress(BlockingIOError):  # it has been rung often enough
+            os.write(self._write, b"!")
+
+    def wait(self) -> None:
+        """Return when it has been rung since the last time."""
+        os.read(self._read, 4096)
+
+    def close(self) -> None:
+        """Take it down."""
+        os.close(self._read)
+        os.close(self._write)
+
+
+def _nothing(signum: int, frame: FrameType | None) -> None:
+    """The byte in the wake-up channel says it all."""
+
+
 class ThreadSlots:
-    """Several slots, each a thread. The one that waits holds the turn, so that jobs begin in the order they came."""
+    """Several slots, each a thread. The one that waits holds the turn, so that jobs begin in the order they came.
+
+    While all of them are busy nobody reads; then the supervisor rings, and the thread that has started them reads.
+    """
 
     def __init__(self, station: Station, on_exit: Callable[[int], None], *, inline: bool = False) -> None:
         self._station = station
@@ -134,16 +190,26 @@ class ThreadSlots:
         self._wanted = station.settings.slots
         self._running = 0
         self._leaving = False
+        self._jobs: dict[int, ThreadLimit] = {}
+        #: Rung when there is something to read though all slots are busy, and when the last slot leaves.
+        self.bell = Bell()
         station.on_slots = self._resize
+        station.inbox.on_cancel = self._cancel
         station.runner.soft_limit = self._soft
         station.runner.hard_limit = self._hard
 
     def serve(self) -> int:
         """Run jobs until it is time to leave; the exit code."""
+        if not self._inline:
+            self.bell.answer_signals()
         if not self._station.come_up():
             return 1
         with self._turn:
             self._grow()
+        while self._running:
+            self.bell.wait()
+            with self._turn:
+                self._read()
         while self._threads:
             self._threads.pop().join()
         self._keeper.end()
@@ -159,8 +225,13 @@ class ThreadSlots:
             self._threads.append(thread)
             thread.start()
 
+    def _read(self) -> None:
+        """Read what is there; its end is for the slots to see."""
+        if not self._leaving:
+            self._station.inbox.receive_now()
+
     def _resize(self, slots: int) -> None:
-        """Called with the turn held, by the slot that read the frame."""
+        """Called with the turn held, by the thread that read the frame."""
         self._wanted = slots
         self._grow()
 
@@ -186,16 +257,27 @@ class ThreadSlots:
         self._leaving = True
         self._on_exit(code)
         self._station.inbox.close()
+        with self._turn:
+            self._leave()
+
+    def _leave(self) -> None:
+        """A slot has gone. Called with the turn held."""
+        self._running -= 1
+        if not self._running:
+            self.bell.ring()
 
     def _take(self) -> Work | None:
         with self._turn:
-            if self._leaving or self._running > self._wanted:
-                self._running -= 1
-                return None
-            work = self._station.inbox.next()
+            work = None
+            if not self._leaving and self._running <= self._wanted:
+                work = self._station.inbox.next()
+                self._leaving = work is None
             if work is None:
-                self._leaving = True
-                self._running -= 1
+                self._leave()
+                return None
+            limit: ThreadLimit = self._slot.limit
+            limit.begin()
+            self._jobs[work.seq] = limit
             return work
 
     def _run(self, work: Work) -> None:
@@ -204,10 +286,32 @@ class ThreadSlots:
         station.outbox.begin(work)
         if self._inline and work.time_limit is not None:
             self._hard(work.time_limit)
-        report = station.runner.run(work)
-        self._slot.limit.clear()
-        station.outbox.report(report)
+        report = self._attempt(work)
+        del self._jobs[work.seq]
+        if report is None or self._slot.limit.terminated:
+            # Whatever the body made of it: a terminated job has no report.
+            station.outbox.send(frames.CANCELLED, work.seq)
+        else:
+            station.outbox.report(report)
         station.after_job()
+
+    def _attempt(self, work: Work) -> Report | None:
+        """The report; None when the job was ended on request."""
+        limit: ThreadLimit = self._slot.limit
+        report = None
+        try:
+            report = self._station.runner.run(work)
+        except Terminated:
+            report = None
+        finally:
+            limit.clear_surely()
+        return report
+
+    def _cancel(self, cancel: Cancel) -> None:
+        """End a job, or its time. Called with the turn held: each job that was taken is known here, or has ended."""
+        limit = self._jobs.get(cancel.seq)
+        if limit is not None:
+            limit.interrupt(SoftTimeLimitExceeded if cancel.signal == signal.SIGUSR1 else Terminated)
 
     def _soft(self, seconds: float | None) -> ThreadLimit:
         limit: ThreadLimit = self._slot.limit

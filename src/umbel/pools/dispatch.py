@@ -54,6 +54,8 @@ class ProcessPool:
         self._threads = options.threads
         self._loop_slots = options.loop
         self._limited = options.max_tasks_per_child is not None
+        # Only processes with one slot do. Those that are worn out by a number of jobs have every job counted here.
+        self.runs_on = launcher.can_kill and not options.threads and not self._limited
         self._open: list[Member] = []
         self._free = 0
         self._listener: PoolListener
@@ -142,6 +144,7 @@ class ProcessPool:
                 member.slots = size
                 self._count(member)
                 member.send(control_frame(frames.SLOTS, size))
+                self._ring(member)
         else:
             self._staff.processes = size
             self._staff.balance()
@@ -166,8 +169,9 @@ class ProcessPool:
             self._loop.call_soon(self._listener.on_returned, returned)
         if seq not in member.held:
             return False
-        if self._loop_slots and signal not in _AT_ONCE:
+        if self._threads and signal not in _AT_ONCE:
             member.send(control_frame(frames.CANCEL, Cancel(seq, signal)))
+            self._ring(member)
         else:
             self._end_process(member, seq, signal)
         return True
@@ -260,7 +264,12 @@ class ProcessPool:
         decode = self._decode_report
         for kind, body in received:
             if kind == frames.REPORT:
-                reports.append(decode(body))
+                report = decode(body)
+                reports.append(report)
+                if report.goes_on:
+                    # What is said next under its number is said of the job that follows it.
+                    self._on_reports(member, reports)
+                    reports = []
             elif kind == frames.STARTED:
                 begun = msgspec.msgpack.decode(body, type=Started)
                 started.append((begun.seq, member.process.pid, begun.at))
@@ -310,6 +319,9 @@ class ProcessPool:
         held, longest = member.held, self._pace.longest
         seconds, brief = 0.0, 0
         for report in reports:
+            if report.goes_on:
+                self._go_on(member, report.seq)
+                continue
             if held.pop(report.seq, False):
                 brief += 1
                 seconds += min(report.runtime, longest)
@@ -322,6 +334,12 @@ class ProcessPool:
         self._after_end(member)
         self._listener.on_reports(reports)
         self._after_last(member)
+
+    def _go_on(self, member: Member, seq: int) -> None:
+        """A job has ended, and its number is that of another which has begun in its place."""
+        if member.blame.pop(seq, None) is not None:
+            # The process is being ended because of the first: nothing speaks against the second.
+            member.blame[-seq] = "gone on"
 
     def _after_end(self, member: Member) -> None:
         """A slot of its has become free."""
@@ -451,6 +469,11 @@ class ProcessPool:
     def _return_all(self) -> None:
         for member in list(self._staff.members):
             self._return_from(member)
+
+    def _ring(self, member: Member) -> None:
+        """Have it read what it was sent though all its slots are busy; a loop always reads, and so do new threads."""
+        if self._threads and not self._loop_slots and member.phase is not Phase.STARTING:
+            member.process.ring()
 
     # Ending
 

@@ -14,6 +14,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from umbel.errors import SoftTimeLimitExceeded, TimeLimitExceeded
+from umbel.pools.limits import Terminated
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Generator
@@ -29,9 +30,14 @@ class HardCancelled(TimeLimitExceeded, asyncio.CancelledError):
     """A hard limit as an async body sees it, where there is no process that could be ended."""
 
 
-_FORMS: Final[dict[type[BaseException], type[SoftCancelled | HardCancelled]]] = {
+class EndCancelled(asyncio.CancelledError):
+    """The job's end on request as an async body sees it."""
+
+
+_FORMS: Final[dict[type[BaseException], type[asyncio.CancelledError]]] = {
     SoftTimeLimitExceeded: SoftCancelled,
     TimeLimitExceeded: HardCancelled,
+    Terminated: EndCancelled,
 }
 
 
@@ -49,8 +55,11 @@ class Drive(Generic[T]):
         self.done = False
 
     def interrupt(self, limit: type[BaseException]) -> None:
-        """Raise a limit where the body awaits, once; nothing happens before and after it runs. Call it on the loop."""
-        if self.task is not None and not self.done and not self._interrupted:
+        """Raise a limit where the body awaits, once; nothing happens before and after it runs. Call it on the loop.
+
+        A Terminated is raised even in a body that was interrupted before.
+        """
+        if self.task is not None and not self.done and (limit is Terminated or not self._interrupted):
             self._interrupted = True
             self._due = _FORMS[limit]()
             self.task.cancel()
@@ -65,6 +74,8 @@ class Drive(Generic[T]):
             raise SoftTimeLimitExceeded(*error.args).with_traceback(error.__traceback__) from None
         except HardCancelled as error:
             raise TimeLimitExceeded(*error.args).with_traceback(error.__traceback__) from None
+        except EndCancelled as error:
+            raise Terminated from error
         finally:
             self.done = True
 

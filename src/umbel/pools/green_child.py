@@ -18,6 +18,7 @@ from umbel.errors import SoftTimeLimitExceeded
 from umbel.pools import frames
 from umbel.pools.frames import Cancel, Deadline
 from umbel.pools.inbox import LinkClosed
+from umbel.pools.limits import Terminated
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,10 +26,6 @@ if TYPE_CHECKING:
 
     from umbel.pools.base import Work
     from umbel.pools.child import Station
-
-
-class Terminated(SystemExit):
-    """Ends a body on request, as a signal would end its process: no handler of the task is called."""
 
 
 class _Job:

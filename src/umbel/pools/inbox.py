@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from umbel.pools.permits import Permits
 
 _RECEIVE_BYTES = 128 * 1024
+_URGENT = (frames.SLOTS, frames.CANCEL)
 
 
 class LinkClosed(Exception):
@@ -145,14 +146,19 @@ class Inbox:
             return False
         # The frames are views of this very bytes object, so they may be kept.
         received = self._reader.feed(bytes(self._view[:count]))
-        if self.on_cancel is not None:
-            # Not behind jobs that wait for a slot.
-            for kind, body in received:
-                if kind == frames.CANCEL:
-                    self.on_cancel(msgspec.msgpack.decode(body, type=Cancel))
-            received = [frame for frame in received if frame[0] != frames.CANCEL]
-        self._frames.extend(received)
+        for frame in received:
+            if frame[0] not in _URGENT:
+                self._frames.append(frame)
+            else:
+                self._obey(*frame)
         return count > 0
+
+    def _obey(self, kind: int, body: memoryview) -> None:
+        """Do what does not wait behind jobs that wait for a slot."""
+        if kind == frames.SLOTS:
+            self._on_slots(int(msgspec.msgpack.decode(body, type=int)))
+        elif self.on_cancel is not None:
+            self.on_cancel(msgspec.msgpack.decode(body, type=Cancel))
 
     def _open(self, kind: int, body: memoryview) -> bool:
         """Act on a frame; false when it says to leave."""
@@ -162,8 +168,6 @@ class Inbox:
         elif kind == frames.RESET:
             self._recalled = False
             self._outbox.send(frames.WAS_RESET, None)
-        elif kind == frames.SLOTS:
-            self._on_slots(int(msgspec.msgpack.decode(body, type=int)))
         else:
             return False
         return True

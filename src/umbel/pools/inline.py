@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from umbel.pools.base import JobRunner
-    from umbel.pools.frames import ProcessSettings
     from umbel.pools.process import PoolProcess
 
 
@@ -61,7 +60,7 @@ class InlineLauncher:
     def _run(self, process: PoolProcess, link: socket.socket, permits: Permits) -> None:
         code = 1
         try:
-            code = self._serve(process.settings, link, permits)
+            code = self._serve(process, link, permits)
         except Exception as error:
             report_crash(error)
         finally:
@@ -69,15 +68,20 @@ class InlineLauncher:
             permits.close()
             self._tell_end(process, code)
 
-    def _serve(self, settings: ProcessSettings, link: socket.socket, permits: Permits) -> int:
+    def _serve(self, process: PoolProcess, link: socket.socket, permits: Permits) -> int:
         try:
             runner = self._make_runner()
         except Exception as error:
             Outbox(link).send(frames.FAILED, "".join(traceback.format_exception(error)))
             return 1
         codes: list[int] = []
-        slots = ThreadSlots(Station(link, permits, settings, runner), codes.append, inline=True)
-        code = slots.serve()
+        slots = ThreadSlots(Station(link, permits, process.settings, runner), codes.append, inline=True)
+        process.on_ring = slots.bell.ring
+        try:
+            code = slots.serve()
+        finally:
+            process.on_ring = None
+            slots.bell.close()
         runner.process_exit(codes[0] if codes else code)
         return codes[0] if codes else code
 

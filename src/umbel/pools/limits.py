@@ -31,6 +31,10 @@ class _Here(threading.local):
 _here = _Here()
 
 
+class Terminated(SystemExit):
+    """Ends a body on request, as a signal would end its process: no handler of the task is called."""
+
+
 class Diversion(Protocol):
     """An async body and its loop, to which limits go that would otherwise be raised wherever the thread is."""
 
@@ -130,7 +134,10 @@ class Timekeeper:
     """Raises exceptions in other threads when their time is up. Its thread starts with the first alarm."""
 
     def __init__(self) -> None:
-        self._changed = threading.Condition()
+        # Entered by statement alone, never through the condition's own method: an exception that is raised in this
+        # thread just then would leave the lock taken for ever.
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
         self._alarms: set[_Alarm] = set()
         self._thread: threading.Thread | None = None
         self._sleeps_until = 0.0
@@ -139,7 +146,7 @@ class Timekeeper:
     def set(self, seconds: float, error: type[BaseException], limit: ThreadLimit) -> _Alarm:
         """Raise ``error`` in the calling thread, ``seconds`` from now, unless ``cancel`` comes first."""
         alarm = _Alarm(time.monotonic() + seconds, error, threading.get_ident(), limit)
-        with self._changed:
+        with self._lock:
             self._alarms.add(alarm)
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="umbel-timekeeper", daemon=True)
@@ -150,21 +157,51 @@ class Timekeeper:
 
     def cancel(self, alarm: _Alarm) -> None:
         """Called by the alarm's own thread: after it, the exception is not raised, nor pending."""
-        with self._changed:
+        with self._lock:
             self._alarms.discard(alarm)
         if alarm.fired:
             _take_back(alarm.thread_id)
 
+    def interrupt(self, limit: ThreadLimit, error: type[BaseException]) -> None:
+        """Raise ``error`` in the body of another thread at once.
+
+        Where it has not been entered yet a Terminated waits for that, and anything else is forgotten. After a
+        Terminated nothing else is raised in it.
+        """
+        with self._lock:
+            if limit.terminated:
+                return
+            if error is Terminated:
+                limit.terminated = True
+                self._alarms.difference_update(limit.alarms)
+            if not limit.inside:
+                return
+            alarm = _Alarm(0.0, error, limit.thread_id, limit)
+            limit.alarms.append(alarm)
+            self._fire(alarm)
+
+    def enter(self, limit: ThreadLimit) -> None:
+        """The calling thread enters a body; raises what has waited for that."""
+        with self._lock:
+            if limit.terminated:
+                raise Terminated
+            limit.inside, limit.thread_id = True, threading.get_ident()
+
+    def leave(self, limit: ThreadLimit) -> None:
+        """The calling thread has left it."""
+        with self._lock:
+            limit.inside = False
+
     def end(self) -> None:
         """End the thread, if it was started."""
-        with self._changed:
+        with self._lock:
             self._ending = True
             self._changed.notify()
         if self._thread is not None:
             self._thread.join()
 
     def _run(self) -> None:
-        with self._changed:
+        with self._lock:
             while not self._ending:
                 now = time.monotonic()
                 self._ring(now)
@@ -174,12 +211,16 @@ class Timekeeper:
     def _ring(self, now: float) -> None:
         for alarm in [alarm for alarm in self._alarms if alarm.at <= now]:
             self._alarms.remove(alarm)
-            target = alarm.limit.target
-            if target is not None and not target.in_body():
-                target.interrupt(alarm.error)
-                continue
-            alarm.fired = True
-            _raise_in_thread(alarm.thread_id, alarm.error)
+            self._fire(alarm)
+
+    @staticmethod
+    def _fire(alarm: _Alarm) -> None:
+        target = alarm.limit.target
+        if target is not None and not target.in_body():
+            target.interrupt(alarm.error)
+            return
+        alarm.fired = True
+        _raise_in_thread(alarm.thread_id, alarm.error)
 
 
 class ThreadLimit:
@@ -193,8 +234,19 @@ class ThreadLimit:
         self._keeper = keeper
         self._seconds: float | None = None
         self._hard_at: float | None = None
-        self._alarms: list[_Alarm] = []
+        self.alarms: list[_Alarm] = []
         self.target: Diversion | None = None
+        self.inside = False  #: a body is being run
+        self.thread_id = 0  #: of the thread that runs it
+        self.terminated = False  #: the job is being ended on request
+
+    def begin(self) -> None:
+        """Another job has the slot."""
+        self.terminated = False
+
+    def interrupt(self, error: type[BaseException]) -> None:
+        """Raise it in the body; called in another thread."""
+        self._keeper.interrupt(self, error)
 
     def __call__(self, seconds: float | None) -> ThreadLimit:
         """The limit of the body that is about to be entered."""
@@ -207,10 +259,11 @@ class ThreadLimit:
 
     def __enter__(self) -> None:
         _here.limit = self
+        self._keeper.enter(self)
         if self._seconds is not None:
-            self._alarms.append(self._keeper.set(self._seconds, SoftTimeLimitExceeded, self))
+            self.alarms.append(self._keeper.set(self._seconds, SoftTimeLimitExceeded, self))
         if self._hard_at is not None:
-            self._alarms.append(self._keeper.set(self._hard_at - time.monotonic(), TimeLimitExceeded, self))
+            self.alarms.append(self._keeper.set(self._hard_at - time.monotonic(), TimeLimitExceeded, self))
             self._hard_at = None
 
     def __exit__(
@@ -221,9 +274,19 @@ class ThreadLimit:
     def clear(self) -> None:
         """Nothing is raised any more after this. Called again by the slot, in case leaving the body was interrupted."""
         self._hard_at = None
-        while self._alarms:
-            self._keeper.cancel(self._alarms[-1])
-            self._alarms.pop()
+        self._keeper.leave(self)
+        while self.alarms:
+            self._keeper.cancel(self.alarms[-1])
+            self.alarms.pop()
+
+    def clear_surely(self) -> None:
+        """As ``clear``, though what is raised at last may be raised in the middle of it."""
+        while True:
+            try:
+                self.clear()
+            except (SoftTimeLimitExceeded, TimeLimitExceeded, Terminated):
+                continue
+            return
 
 
 class _TakenBackError(BaseException):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 #: A look costs some tens of microseconds, so it is taken no more often than this, in seconds.
 _LOOK_EVERY = 0.05
-_STATM, _SMAPS = Path("/proc/self/statm"), Path("/proc/self/smaps_rollup")
+_PROC = Path("/proc")
 _PAGE_KIB = os.sysconf("SC_PAGE_SIZE") // 1024
 
 
@@ -39,21 +39,33 @@ class MemoryWatch:
         return used if used > self._limit else None
 
 
-def resident() -> int:
-    """KiB in memory now, shared pages included; the highest so far where the system tells only that."""
+def resident(pid: int | None = None) -> int:
+    """KiB that a process has in memory, shared pages included; 0 when it is gone. None: this one.
+
+    Where the system tells only the highest so far, of this process, it is that.
+    """
     if sys.platform == "linux":
-        return int(_STATM.read_bytes().split()[1]) * _PAGE_KIB
+        try:
+            return int((_PROC / _name(pid) / "statm").read_bytes().split()[1]) * _PAGE_KIB
+        except (FileNotFoundError, ProcessLookupError):
+            return 0
+    if pid is not None:
+        return 0
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 
 
-def private() -> int:
-    """KiB that only this process uses; as ``resident`` where the system does not tell."""
+def private(pid: int | None = None) -> int:
+    """KiB that only this process uses; as ``resident`` where the system does not tell. None: this one."""
     if sys.platform != "linux":
-        return resident()
+        return resident(pid)
     try:
-        lines = _SMAPS.read_bytes().splitlines()
+        lines = (_PROC / _name(pid) / "smaps_rollup").read_bytes().splitlines()
     except OSError:  # kernels before 4.14, and containers that hide it
-        return resident()
+        return resident(pid)
     return sum(
         int(line.split()[1]) for line in lines if line.startswith((b"Private_Clean:", b"Private_Dirty:"))
     )
+
+
+def _name(pid: int | None) -> str:
+    return "self" if pid is None else str(pid)

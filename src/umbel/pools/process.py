@@ -30,6 +30,8 @@ class PoolProcess:
         self.permits = Permits.create()
         self.pid = 0  #: 0 until it is born
         self.can_kill = True  #: false for a thread of this very process
+        #: Has a thread of this very process look at its link though all its slots are busy.
+        self.on_ring: Callable[[], None] | None = None
         self._pidfd = -1
         self._on_exit = on_exit
         self._signal_at_birth: int | None = None
@@ -52,6 +54,13 @@ class PoolProcess:
             self.send_signal(signal.SIGKILL)
         else:
             self.exited("its thread did not end in time and was given up")
+
+    def ring(self) -> None:
+        """Have a process whose slots are threads look at its link though all of them are busy."""
+        if self.can_kill:
+            self.send_signal(signal.SIGUSR1)
+        elif self.on_ring is not None:
+            self.on_ring()
 
     def send_signal(self, signum: int) -> None:
         """Send a signal; nothing happens when the process has ended."""

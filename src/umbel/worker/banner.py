@@ -51,6 +51,9 @@ def banner(
 
 
 def _concurrency(options: WorkerOptions) -> str:
-    return (
-        f"{options.concurrency} x {options.slots}" if options.pool == "asyncio" else str(options.concurrency)
-    )
+    if options.autoscale is not None:
+        most, fewest = options.autoscale
+        return f"{{min={fewest}, max={most}}}"
+    if options.pool == "asyncio":
+        return f"{options.concurrency} x {options.slots}"
+    return str(options.concurrency)

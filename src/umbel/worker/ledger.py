@@ -57,6 +57,11 @@ class Ledger:
         self._jobs[job.seq] = job
         return job
 
+    def follow(self, seq: int, delivery: Delivery, header: Header, task: RunnableTask) -> Job:
+        """Enter a job under the number of one that is out of hand."""
+        job = self._jobs[seq] = Job(seq, delivery, header, task)
+        return job
+
     def number(self) -> int:
         """A number that no job has, for what else a pool process is to do."""
         self._last += 1

@@ -21,6 +21,7 @@ class WorkerOptions(msgspec.Struct, frozen=True, kw_only=True):
     hostname: str
     pool: str = "prefork"
     concurrency: int = 1
+    autoscale: tuple[int, int] | None = None  #: slots at most and at least; None: always ``concurrency``
     slots: int = 100  #: of each process of the asyncio pool
     loop_block_timeout: float = 1.0
     queues: tuple[str, ...] = ()  #: empty: every queue of ``task_queues``
@@ -46,6 +47,8 @@ class WorkerOptions(msgspec.Struct, frozen=True, kw_only=True):
     soft_shutdown_on_idle: bool = False
 
 
+#: Pools whose slots are not scaled: there is one, or they cost nothing.
+_FIXED_POOLS: Final = frozenset({"solo", "asyncio"})
 #: Seconds for a pool process that starts from nothing to import the application, where nothing was said.
 SPAWN_TIMEOUT: Final = 60.0
 
@@ -78,7 +81,8 @@ def resolve(conf: Settings, given: dict[str, Any]) -> WorkerOptions:
     fields: dict[str, Any] = {name: conf[setting] for name, setting in _SETTINGS.items()}
     fields.update({name: value for name, value in given.items() if value is not None})
     _choose_start(conf, given, fields)
-    fields["concurrency"] = concurrency(fields.get("concurrency") or conf.worker_concurrency)
+    fields["autoscale"] = scale_bounds(fields.get("autoscale"))
+    fields["concurrency"] = _choose_size(conf, fields)
     fields["hostname"] = node_name(fields.get("hostname"))
     fields["queues"] = names(fields.get("queues"))
     fields["exclude_queues"] = names(fields.get("exclude_queues"))
@@ -92,9 +96,36 @@ def resolve(conf: Settings, given: dict[str, Any]) -> WorkerOptions:
     return WorkerOptions(**fields)
 
 
+def _choose_size(conf: Settings, fields: dict[str, Any]) -> int:
+    """The slots to begin with: where they are scaled, the fewest; all where that pool's slots cannot be."""
+    if fields["autoscale"] is None:
+        return concurrency(fields.get("concurrency") or conf.worker_concurrency)
+    most, fewest = fields["autoscale"]
+    if fields["pool"] not in _FIXED_POOLS:
+        return int(fewest)
+    fields["autoscale"] = None
+    return int(most)
+
+
+def scale_bounds(value: str | Sequence[int] | None) -> tuple[int, int] | None:
+    """The most and the fewest slots of ``MAX,MIN`` or ``MAX``, in any order; one at least.
+
+    Raises ValueError for what says neither.
+    """
+    if not value:
+        return None
+    try:
+        numbers = sorted(int(part) for part in (value.split(",") if isinstance(value, str) else value))
+    except ValueError:
+        numbers = []
+    if len(numbers) not in {1, 2} or numbers[0] < 0 or numbers[-1] < 1:
+        raise ValueError(f"autoscale: expected MAX or MAX,MIN, got {value!r}")
+    return numbers[-1], max(1, numbers[0]) if len(numbers) == 2 else 1
+
+
 def _choose_start(conf: Settings, given: dict[str, Any], fields: dict[str, Any]) -> None:
     """How pool processes are started, and for how long they are waited for."""
-    if fields["pool"] == "gevent":
+    if fields["pool"] in {"gevent", "eventlet"}:
         fields["start_method"] = "spawn"  # what is to be patched must not have been imported
     if fields["start_method"] == "forkserver":
         fields["start_method"] = "fork"  # which forks from a clean template: the same idea

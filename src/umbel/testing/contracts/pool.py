@@ -342,6 +342,18 @@ class PoolContract(ABC):
             pool.submit([job(9, "echo nine")])
             await seen.reported(9)
 
+    async def test_a_pool_grows_while_every_slot_is_busy(self, tmp_path: Path) -> None:
+        gate = tmp_path / "gate"
+        async with self.running(1) as (pool, seen):
+            pool.submit([job(0, f"wait {gate}", announce=True)])
+            await eventually(lambda: 0 in seen.started)
+            await pool.resize(3)
+            await eventually(lambda: pool.free() == 2)
+            pool.submit([job(seq, f"wait {gate}", announce=True) for seq in (1, 2)])
+            await eventually(lambda: len(seen.started) == 3)
+            gate.touch()
+            await seen.reported(0, 1, 2)
+
     # Limits
 
     async def test_a_soft_limit_is_raised_in_the_body_only(self) -> None:

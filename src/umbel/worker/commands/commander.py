@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from umbel.execution.report import Reporter
     from umbel.lamport import LogicalClock
     from umbel.pools.base import Pool
+    from umbel.worker.autoscale import Scaling
     from umbel.worker.completion import Completion
     from umbel.worker.events import Events
     from umbel.worker.holding import Holding
@@ -27,8 +28,8 @@ if TYPE_CHECKING:
     from umbel.worker.ledger import Job, Ledger
     from umbel.worker.options import WorkerOptions
     from umbel.worker.rates import RateLimits
-    from umbel.worker.revoked import RevokedIds, RevokedStamps
     from umbel.worker.revocations import Revocations
+    from umbel.worker.revoked import RevokedIds, RevokedStamps
     from umbel.worker.settlement import Settlement
 
 logger = logging.getLogger("celery.worker.control")
@@ -44,7 +45,8 @@ _PATIENCE: Final = 10.0
 class Commander:
     """What the commands act upon: one worker's parts.
 
-    ``clock`` is the process's logical clock. ``events`` is None where events cannot be sent. ``shut_down`` asks the
+    ``clock`` is the process's logical clock. ``events`` is None where events cannot be sent, ``scaling`` where
+    the pool has one size. ``shut_down`` asks the
     worker to stop as on TERM.
     """
 
@@ -53,13 +55,14 @@ class Commander:
     options: WorkerOptions
     revoked: RevokedIds
     revoked_stamps: RevokedStamps
+    revocations: Revocations
     ledger: Ledger
     holding: Holding
-    revocations: Revocations
     intake: Intake
     completion: Completion
     rates: RateLimits
     pool: Pool
+    scaling: Scaling | None
     reporter: Reporter
     settlement: Settlement
     shut_down: Callable[[], None]
@@ -67,11 +70,11 @@ class Commander:
     events: Events | None
     started_at: float = field(default_factory=time.monotonic)
     loop: asyncio.AbstractEventLoop | None = None
+    #: Of the order in hand: whether it is for every worker and its sender has left the keeping of ids to the workers.
+    unkept: bool = False
 
     def carry_out(self, command: Callable[..., Any], arguments: dict[str, Any]) -> Any:
         """Have the worker's loop run one of its own commands, for an application's command, which runs in a thread."""
-    #: Of the order in hand: whether it is for every worker and its sender has left the keeping of ids to the workers.
-    unkept: bool = False
         assert self.loop is not None
         return asyncio.run_coroutine_threadsafe(command(self, **arguments), self.loop).result()
 

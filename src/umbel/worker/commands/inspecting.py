@@ -193,6 +193,7 @@ async def stats(worker: Commander, **_: Any) -> dict[str, Any]:
             "put-guarded-by-semaphore": False,
             "timeouts": [options.soft_time_limit or 0, options.time_limit or 0],
         },
+        **({"autoscaler": worker.scaling.autoscaler.info()} if worker.scaling is not None else {}),
         "broker": _broker_info(worker.app),
         "prefetch_count": worker.intake.prefetch_count,
         "rusage": _resource_usage(),

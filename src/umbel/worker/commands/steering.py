@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("celery.worker.control")
 
+_SCALED: Final = "the pool is scaled with the work: change the bounds with autoscale"
+
 
 @builtin(
     "control",
@@ -56,6 +58,8 @@ async def time_limit(
         logger.error("Change time limit attempt for unknown task %s", task_name)
         return nok("unknown task")
     task.soft_time_limit, task.time_limit = soft, hard
+    # The pool's processes have not heard of it: every job has to come by here from now on.
+    worker.intake.runs_on = False
     logger.info("New time limits for tasks of type %s: soft=%s hard=%s", task_name, soft, hard)
     return ok("time limits set successfully")
 
@@ -63,6 +67,8 @@ async def time_limit(
 @builtin("control", args=(("n", int),), signature="[N=1]")
 async def pool_grow(worker: Commander, n: int = 1, **_: Any) -> dict[str, object]:
     """Let the pool run n more tasks at a time."""
+    if worker.scaling is not None:
+        return nok(_SCALED)
     await _resize(worker, n)
     return ok("pool will grow")
 
@@ -70,6 +76,8 @@ async def pool_grow(worker: Commander, n: int = 1, **_: Any) -> dict[str, object
 @builtin("control", args=(("n", int),), signature="[N=1]")
 async def pool_shrink(worker: Commander, n: int = 1, **_: Any) -> dict[str, object]:
     """Let the pool run n fewer tasks at a time; what runs goes on."""
+    if worker.scaling is not None:
+        return nok(_SCALED)
     await _resize(worker, -n)
     return ok("pool will shrink")
 
@@ -100,7 +108,12 @@ async def pool_restart(
 @builtin("control", args=(("max", int), ("min", int)), signature="[max [min]]")
 async def autoscale(worker: Commander, max: Any = None, min: Any = None, **_: Any) -> dict[str, object]:
     """Change the bounds of the autoscaler."""
-    raise ValueError("Autoscale not enabled")
+    if worker.scaling is None:
+        raise ValueError("Autoscale not enabled")
+    most, fewest = await worker.scaling.update(
+        None if max is None else int(max), None if min is None else int(min)
+    )
+    return ok(f"autoscale now max={most} min={fewest}")
 
 
 @builtin("control")
