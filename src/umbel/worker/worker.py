@@ -206,14 +206,26 @@ class Worker:
         queues = self.app.amqp.queues
         self.app.broker.declare(queues.bindings(), queues.definitions())
         await parts.link.open()
+        self._warn_of_sharing()
         for listener in parts.broadcasts:
             await listener.open()
         if parts.control is not None:
             await parts.control.open()
-        if self.options.purge:
         # After it has begun to listen and before it fetches: what is revoked from now on it hears.
         await parts.revocations.recall()
+        if self.options.purge:
             await self._purge()
+
+    def _warn_of_sharing(self) -> None:
+        """Results that fill or empty a server's database do so to the messages in it."""
+        broker, backend = self.app.broker, self.app.backend
+        if broker.capabilities.shared and broker.store == backend.store != "":
+            logger.warning(
+                "Messages and results share %s: each task's result and acknowledgement are one step there, but what "
+                "fills or empties it for the one does so for the other. Never flush it, let results expire "
+                "(result_expires), and have its server refuse rather than evict when memory is full.",
+                broker.display_url,
+            )
 
     async def _work(self, loops: list[asyncio.Task[None]]) -> None:
         """Return when a shutdown is asked for, or something that should go on has ended."""

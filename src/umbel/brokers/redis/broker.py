@@ -10,6 +10,7 @@ Needs Redis 6.2 or Valkey. One server (or a primary with replicas); not a cluste
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakSet
 
@@ -41,6 +42,8 @@ if TYPE_CHECKING:
 
 #: Seconds that a question about a queue may take, where ``socket_timeout`` does not say.
 _ANSWER_TIMEOUT: Final = 30.0
+#: What SCAN's patterns mean otherwise.
+_GLOB: Final = re.compile(rb"[\\*?\[\]^]")
 
 
 class RedisBroker:
@@ -147,6 +150,20 @@ class RedisBroker:
     def dead_reader(self, queue: str) -> RedisDeadReader:
         """Goes through the dead letters of a queue."""
         return RedisDeadReader(self._dead, queue)
+
+    def bound(self) -> list[Binding]:
+        """What kombu's tables say, of Celery's queues and ours."""
+        prefix = self._layout.binding_key("")
+        found = set(self._declared)
+        cursor: Any = b"0"
+        while cursor is not None:
+            [(cursor, keys)] = self._ask([(b"SCAN", cursor, b"MATCH", _GLOB.sub(rb"\\\g<0>", prefix) + b"*", b"COUNT", 1000)])
+            tables = self._ask([(b"SMEMBERS", key) for key in keys]) if keys else []
+            for key, members in zip(keys, tables, strict=True):
+                exchange = key[len(prefix) :].decode("utf-8", "replace")
+                found |= {each for member in members if (each := self._layout.read_member(exchange, member))}
+            cursor = None if cursor == b"0" else cursor
+        return list(found)
 
     def revoke(self, task_ids: Sequence[str], expires: float) -> None:
         """Keep the ids in a sorted set, by the instant at which each is forgotten."""

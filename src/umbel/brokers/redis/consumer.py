@@ -14,6 +14,7 @@ import re
 from typing import TYPE_CHECKING, Any, Final
 
 from umbel.brokers.base import Delivery
+from umbel.brokers.redis.dangers import Mark, freed, warn_of_dangers
 from umbel.brokers.redis.plan import PlanKeys
 from umbel.brokers.redis.publisher import Composer, check_all, declaration, fetch_tables
 from umbel.brokers.redis.returning import Returns
@@ -22,9 +23,9 @@ from umbel.brokers.redis.settling import Steps
 from umbel.core.causes import losses_of
 from umbel.core.ids import new_id
 from umbel.errors import BrokerConnectionError, BrokerError
-from umbel.stores.redis.commands import pack_command
+from umbel.stores.redis.commands import pack_command, words_of
 from umbel.stores.redis.link import Link, open_link
-from umbel.stores.redis.replies import ReplyError, check, is_unknown_script
+from umbel.stores.redis.replies import FullError, ReplyError, check, is_unknown_script
 from umbel.stores.redis.scripts import load_script, pack_script
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ logger = logging.getLogger("umbel.redis")
 _PACKAGE: Final = "umbel.brokers.redis"
 _FETCH: Final = load_script((_PACKAGE, "fetch.lua"))
 _RENEW: Final = load_script((_PACKAGE, "renew.lua"))
+_INSIST: Final = load_script((_PACKAGE, "insist.lua"))
 
 #: Messages taken by one script at the most: other clients wait while it runs.
 _MOST = 1000
@@ -76,6 +78,10 @@ class RedisConsumer:
         self._composer = Composer(layout, Routes(layout), bindings)
         self._steps = Steps(layout, options)
         self._returns = Returns(identity, layout)
+        self._mark = Mark()
+        self._warned = False
+        #: Of those that are held, the ones that Redis has forgotten with everything else.
+        self._orphans: set[bytes] = set()
         #: What is held, oldest first: tag to queue and priority step.
         self._held: dict[bytes, tuple[str, int]] = {}
         #: Tags of redelivered messages on which work has begun.
@@ -115,10 +121,12 @@ class RedisConsumer:
         self._plan = None
         self._quiet = self._changed = True
         await link.call("SCRIPT", "LOAD", _FETCH.text)
-        if bindings := self._composer.all_bindings():
-            check_all(await link.send(b"".join(bindings), len(bindings)))
+        await self._declare(link, self._composer.all_bindings())
         await self._renew(link)
         self._returns.expect_sweep()
+        if not self._warned:
+            await warn_of_dangers(link)
+            self._warned = True
 
     async def fetch(self, plan: FetchPlan, limit: int, timeout: float) -> list[Delivery]:
         """As Consumer.fetch. What arrives for a cancelled fetch is given by the next one."""
@@ -232,8 +240,7 @@ class RedisConsumer:
             keys = self._plan = PlanKeys(plan, self._layout, self.identity, self._lease)
             self._quiet = self._changed = True
             commands = [command for queue in plan.queues for command in declaration(self._layout, queue)]
-            if commands:
-                check_all(await link.send(b"".join(commands), len(commands)))
+            await self._declare(link, commands)
         return keys
 
     async def _sleep(self, seconds: float) -> None:
@@ -287,7 +294,7 @@ class RedisConsumer:
         if not batch:
             return due
         link = self._connected()
-        batch = await self._with_payloads(link, batch)
+        batch = await self._with_payloads(link, self._freed(batch))
         publications = [publication for disposition in batch for publication in disposition.publish]
         tables = await fetch_tables(link, self._composer, publications) if publications else {}
         for disposition in batch:
@@ -305,10 +312,19 @@ class RedisConsumer:
                 f"Redis refused to settle {len(refused)} of {len(batch)} deliveries: {refused[0]}"
             )
         for disposition in batch:
-            if not disposition.unheld:
+            if not disposition.unheld or disposition.tag in self._orphans:
                 self._held.pop(disposition.tag, None)
+                self._orphans.discard(disposition.tag)
         await self._forget_begun(disposition.tag for disposition in batch)
         return due
+
+    def _freed(self, batch: Sequence[Disposition]) -> Sequence[Disposition]:
+        """The batch, in which what Redis has forgotten belongs to no delivery: its results are stored all the same."""
+        if not self._orphans:
+            return batch
+        return [
+            freed(d, self._held[d.tag][0]) if d.tag in self._orphans and not d.unheld else d for d in batch
+        ]
 
     async def _with_payloads(self, link: Link, batch: Sequence[Disposition]) -> Sequence[Disposition]:
         """Requeued messages that bring no payload are marked redelivered, as kombu does, so they are read first."""
@@ -322,12 +338,32 @@ class RedisConsumer:
     async def _renew(self, link: Link) -> None:
         now = asyncio.get_running_loop().time()
         due = now - self._refreshed_at >= self._layout.visibility_timeout / 4
-        keys = (*self._returns.lease_keys, self._layout.key(self._layout.unacked_index_key))
-        lapsed = await link.run(_RENEW, keys, (self.identity, self._lease, int(due), _ABOUT))
+        layout = self._layout
+        keys = (*self._returns.lease_keys, layout.key(layout.unacked_index_key), layout.key("umbel:mark"))
+        arguments = (self.identity, self._lease, int(due), _ABOUT, new_id())
+        lapsed, mark = await link.run(_RENEW, keys, arguments)
+        if self._mark.see(mark, len(self._held)):
+            await self._begin_again(link)
         if due:
             self._refreshed_at = now
         if lapsed:
             logger.debug("%d consumers let their leases lapse", lapsed)
+
+    async def _declare(self, link: Link, commands: Sequence[bytes]) -> None:
+        """Put bindings in place; a worker has to start though Redis is out of memory, so that memory comes free."""
+        if not commands:
+            return
+        try:
+            check_all(await link.send(b"".join(commands), len(commands)))
+        except FullError:
+            await link.run(_INSIST, (self._layout.key("umbel:held_raw"),), words_of(commands))
+
+    async def _begin_again(self, link: Link) -> None:
+        """The database was emptied: what is held stands nowhere any more, nor do the bindings."""
+        self._orphans.update(self._held)
+        self._plan = None
+        self._changed = True
+        await self._declare(link, self._composer.all_bindings())
 
     async def reclaim(self) -> int:
         """As Consumer.reclaim. Every ten seconds one of the workers also looks after Celery's dead workers."""

@@ -116,6 +116,14 @@ class Layout(msgspec.Struct, frozen=True):
         """A binding as a member of its exchange's table."""
         return self.sep.join((binding.routing_key, binding.pattern, binding.queue)).encode()
 
+    def read_member(self, exchange: str, member: bytes) -> Binding | None:
+        """The binding that a member of an exchange's table stands for; None for what is none."""
+        parts = member.decode("utf-8", "replace").split(self.sep)
+        if len(parts) != 3:
+            return None
+        key, pattern, queue = parts
+        return Binding(queue, exchange, "topic" if pattern else "direct", key)
+
     def fanout_channel(self, exchange: str, routing_key: str) -> bytes:
         """The channel of a fanout exchange."""
         prefix = self.fanout_prefix

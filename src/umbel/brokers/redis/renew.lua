@@ -4,14 +4,16 @@ Extends a consumer's lease.
 KEYS[1]  umbel:consumers    zset  identity by the time its lease lapses
 KEYS[2]  umbel:held:<id>    hash  tag -> '<position>:<trailer>:<list key>' (fetch.lua)
 KEYS[3]  unacked_index      zset  tag by the time it was handed out
+KEYS[4]  umbel:mark         string  what the first consumer since the database was emptied has put there
 
 ARGV[1]  identity
 ARGV[2]  seconds that the lease lasts from now
 ARGV[3]  '1' to tell Celery's workers too: what is held counts as handed out now
 ARGV[4]  the field of held that is no tag but tells what the hash is; it also keeps the hash from Redis' compact form,
          whose every access is a search
+ARGV[5]  the mark to make where there is none
 
-Returns how many consumers' leases have lapsed.
+Returns {how many consumers' leases have lapsed, the mark}.
 ]]
 local call = redis.call
 local clock = call('TIME')
@@ -36,4 +38,5 @@ if ARGV[3] == '1' then
   end
   if #batch > 0 then call('ZADD', KEYS[3], 'XX', unpack(batch)) end
 end
-return call('ZCOUNT', KEYS[1], '-inf', string.format('%.6f', now))
+call('SET', KEYS[4], ARGV[5], 'NX')
+return { call('ZCOUNT', KEYS[1], '-inf', string.format('%.6f', now)), call('GET', KEYS[4]) }

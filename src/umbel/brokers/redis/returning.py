@@ -34,6 +34,7 @@ logger = logging.getLogger("umbel.redis")
 _PACKAGE: Final = "umbel.brokers.redis"
 _SURVEY: Final = load_script((_PACKAGE, "survey.lua"))
 _HOLDINGS: Final = load_script((_PACKAGE, "holdings.lua"))
+_LEAVE: Final = load_script((_PACKAGE, "leave.lua"))
 _RESTORE: Final = load_script((_PACKAGE, "restore.lua"))
 
 #: Messages read or moved by one script at the most: other clients wait while it runs.
@@ -162,8 +163,8 @@ class Returns:
         """Return everything and give up the lease."""
         await self.give_back(link, await self.held_tags(link))
         if not await self.held_tags(link):
-            await link.call("DEL", self.held_key, self.begun_key)
-            await link.call("ZREM", self._consumers, self._identity)
+            mine = (self._consumers, self._layout.key("umbel:mark"), self.held_key, self.begun_key)
+            await link.run(_LEAVE, mine, (self._identity,))
 
     async def fill_in(
         self, link: Link, batch: Sequence[Disposition], tags: Sequence[bytes]

@@ -23,3 +23,13 @@ def pack_with_values(command: tuple[Part, ...], values: Sequence[bytes]) -> byte
     for value in values:
         parts += (b"$%d\r\n" % len(value), value, b"\r\n")
     return b"".join(parts)
+
+
+def words_of(packed: Sequence[bytes]) -> list[bytes | int]:
+    """The words of packed commands one after the other, before each command how many they are."""
+    reader = hiredis.Reader()
+    reader.feed(b"".join(packed))
+    words: list[bytes | int] = []
+    while (command := reader.gets()) is not False:
+        words += [len(command), *command]
+    return words
