@@ -194,3 +194,20 @@ def test_no_server_is_said() -> None:
     ):
         with pytest.raises(OperationalError, match="cannot connect"):
             operation()
+
+
+def test_the_client_shows_the_connections_of_the_backend_and_ends_them(backend: RedisResultBackend) -> None:
+    """As with Celery, whose backend has its connections in its client's pool."""
+    backend.save([record("1")])
+    assert list(backend.wait(["1"], 30))
+    pool: Any = backend.client.connection_pool
+    used = [connection._sock for connection in (*pool._available_connections, *pool._in_use_connections)]
+    assert len(used) == 2
+    assert all(each.fileno() >= 0 for each in used)
+    pool.disconnect()
+    backend.save([record("2")])
+    assert list(backend.wait(["2"], 30))
+    assert backend.client.get("celery-task-meta-2") == document("2")
+    backend.close()
+    backend.client.close()
+    assert all(each.fileno() < 0 for each in used)

@@ -115,7 +115,12 @@ class RedisResultBackend:
 
         The URL's ``decode_responses=true`` has it give text.
         """
-        return client_of(self._address, self._gives_text)
+        client = client_of(self._address, self._gives_text)
+        # It needs redis-py, which only this client has had imported.
+        from umbel.stores.redis.shown import show
+
+        show(client.connection_pool, lambda: [*self._pool.links(), *self._inbox.links()])
+        return client
 
     def expect(self, task_ids: Sequence[str]) -> None:
         """Waits subscribe before they read, so there is nothing to prepare."""

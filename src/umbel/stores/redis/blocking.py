@@ -87,6 +87,11 @@ class BlockingLink:
             self.close()
             raise
 
+    @property
+    def connected_by(self) -> socket.socket:
+        """Its socket."""
+        return self._socket
+
     def call(self, packed: bytes, replies: int, timeout: float) -> list[Any]:
         """Write packed commands and read their replies, errors among them.
 
@@ -287,6 +292,10 @@ class LinkPool:
                 return answers
         self._give_back(link)
         return answers
+
+    def links(self) -> list[BlockingLink]:
+        """The connections that nobody uses just now."""
+        return list(self._idle)
 
     def command(self, *command: bytes | str | float, timeout: float) -> Any:
         """The reply to one command. Raises BrokerError when it is an error."""

@@ -68,6 +68,11 @@ class Inbox:
         self._failing_since: float | None = None
         self._pause = _RETRY[0]
 
+    def links(self) -> list[BlockingLink]:
+        """Its connection, if it has one."""
+        link = self._link
+        return [] if link is None else [link]
+
     def join(self, channels: Sequence[bytes]) -> Waiter:
         """Subscribe, and read what is there already; ``take`` gives both."""
         waiter = Waiter(channels)
