@@ -14,7 +14,6 @@ from umbel import Umbel, __version__
 from umbel.cli import run_with_app
 from umbel.cli.context import CliContext
 from umbel.cli.group import UmbelGroup
-from umbel.cli.later import LATER_COMMANDS
 from umbel.cli.main import umbel
 from umbel.cli.worker import worker
 from umbel.errors import ImproperlyConfigured
@@ -52,12 +51,11 @@ class TestHelp:
         assert result.exit_code == 0
         assert "Usage: umbel" in result.output
 
-    def test_lists_what_there_is_and_nothing_of_later(self):
+    def test_lists_every_command_of_celerys(self):
         output = run("--help").output
         for command in ("call", "purge", "report", "result", "shell", "worker"):
             assert f"\n  {command} " in output
-        for command in LATER_COMMANDS:
-            assert f"\n  {command} " not in output
+            assert run(command, "--help").exit_code == 0, command
 
     def test_options_of_the_worker_come_in_celerys_groups(self):
         output = run("worker", "--help").output
@@ -80,13 +78,6 @@ class TestMistakes:
         assert result.exit_code == 2
         assert "No such command 'wroker'." in result.stderr
         assert "Did you mean one of these?\n    worker" in result.stderr
-
-    @pytest.mark.parametrize("command", sorted(LATER_COMMANDS))
-    def test_a_later_command_says_so_in_one_line_whatever_follows(self, command):
-        result = run(command, "--any", "thing")
-        assert result.exit_code == 2
-        assert result.stderr.startswith(f"Error: umbel {command} is not in this version: ")
-        assert result.stderr.count("\n") == 1
 
     @pytest.mark.parametrize(("option", "words"), [("-A", ["-A", "proj"]), ("--app", ["--app=proj"])])
     def test_the_app_after_the_command_is_told_where_it_belongs(self, option, words):

@@ -280,9 +280,8 @@ class Broker(Protocol):
     def dead_letters(self, queue: str, limit: int) -> list[DeadLetter]:
         """The newest ``limit`` dead letters of a queue, newest first."""
 
-    def close(self) -> None:
-        """Close every connection made through this object. Safe twice."""
-
+    def bound(self) -> list[Binding]:
+        """Every binding in place in the store, and those that were declared through this object.
 
 class DeadLetter(msgspec.Struct):
     """A delivery given up, kept with its reason. ``at`` is epoch seconds."""

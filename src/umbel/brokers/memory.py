@@ -15,6 +15,7 @@ from umbel.brokers.redelivery import mark_redelivered
 from umbel.brokers.turns import rotate, take_turns
 from umbel.core.bindings import no_queue_bound, spread, spread_or_refuse
 from umbel.core.destination import BROADCAST_TYPES
+from umbel.core.causes import Cause, Loss, add_losses, losses_of
 from umbel.core.protocol import pack_native
 from umbel.errors import BrokerError
 from umbel.stores.memory import Entry, Held, Letter, stores
@@ -112,6 +113,10 @@ class MemoryBroker:
 
     def revoke(self, task_ids: Sequence[str], expires: float) -> None:
         store = self._store
+    def bound(self) -> list[Binding]:
+        with self._store.lock:
+            return list(self._store.bindings)
+
         with store.lock:
             now = store.clock.now()
             for task_id in [each for each, gone_at in store.revoked.items() if gone_at <= now]:

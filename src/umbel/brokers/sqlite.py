@@ -138,6 +138,9 @@ class SqliteBroker:
         def keep(connection: Connection) -> None:
             connection.execute(_FORGET_REVOKED, (now,))
             connection.executemany(_REVOKE, rows)
+    def bound(self) -> list[Binding]:
+        return BindingTable(self._database, self._declared).everything()
+
 
         self._database.write(keep)
 

@@ -18,6 +18,8 @@ _INSERT: Final = (
 )
 _SELECT: Final = "SELECT queue, exchange, exchange_type, routing_key FROM bindings WHERE exchange = ?"
 
+_SELECT_ALL: Final = "SELECT queue, exchange, exchange_type, routing_key FROM bindings"
+
 
 def insert(connection: Connection, bindings: Iterable[Binding]) -> None:
     """Put bindings in place."""
@@ -46,6 +48,11 @@ class BindingTable:
         # Nothing takes a binding away, so that what is read here still holds in the transaction that sends.
         tables = {exchange: self._bindings_to(exchange) for exchange in exchanges if exchange}
         return spread(publications, tables.__getitem__)
+
+    def everything(self) -> list[Binding]:
+        """All that are in place, and those that have to be."""
+        rows = self._database.read(lambda connection: connection.execute(_SELECT_ALL).fetchall())
+        return list({*(Binding(*row) for row in rows), *self._declared})
 
     def _bindings_to(self, exchange: str) -> set[Binding]:
         rows = self._database.read(lambda connection: connection.execute(_SELECT, (exchange,)).fetchall())

@@ -9,7 +9,6 @@ import click
 
 from umbel.cli.command import adopt, format_option_groups
 from umbel.cli.errors import EX_FAILURE, CommandFailed, describe
-from umbel.cli.later import LATER_COMMANDS, not_there_yet
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -18,12 +17,17 @@ __all__ = ["UmbelGroup"]
 
 #: Command → the module that has it, under the same name, and its line in the help.
 _COMMANDS: Final = {
+    "amqp": ("umbel.cli.amqp", "Exchanges, queues and messages by hand."),
     "beat": ("umbel.cli.beat", "Send periodic tasks when they are due."),
     "call": ("umbel.cli.call", "Call a task by its name, and print its id."),
     "control": ("umbel.cli.remote", "Tell the workers something."),
     "events": ("umbel.cli.events", "Show what happens in the fleet."),
     "inspect": ("umbel.cli.remote", "Ask the workers something."),
+    "graph": ("umbel.cli.graph", "Draw a worker's parts, or the fleet, for Graphviz."),
     "multi": ("umbel.cli.multi", "Start, stop and restart several workers."),
+    "list": ("umbel.cli.listing", "Show what the broker knows."),
+    "logtool": ("umbel.cli.logtool", "Read the logs of workers."),
+    "migrate": ("umbel.cli.migrate", "Send what waits at one broker to another."),
     "purge": ("umbel.cli.purge", "Delete all messages that wait in the queues."),
     "report": ("umbel.cli.report", "Show what a bug report should tell."),
     "result": ("umbel.cli.result", "Print the result of a task."),
@@ -42,7 +46,7 @@ class UmbelGroup(click.Group):
     """``umbel``: commands of its own and of plug-ins, and errors as one line each."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Every command that there is, later ones left out."""
+        """Every command that there is."""
         return sorted({*_COMMANDS, *self.commands, *_plugins()})
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
@@ -59,20 +63,18 @@ class UmbelGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find the command; Raises CommandFailed for a later one, UsageError with suggestions for an unknown one."""
+        """Find the command. Raises UsageError with suggestions for an unknown one."""
         name = args[0]
         found = self.get_command(ctx, name)
         if found is not None:
             return name, found, args[1:]
-        if name in LATER_COMMANDS:
-            raise not_there_yet(name)
         raise click.UsageError(self._no_such_command(ctx, name), ctx)
 
     def _no_such_command(self, ctx: click.Context, name: str) -> str:
         import difflib  # only for those who misspell
 
         message = f"No such command {name!r}."
-        near = difflib.get_close_matches(name, [*self.list_commands(ctx), *LATER_COMMANDS])
+        near = difflib.get_close_matches(name, self.list_commands(ctx))
         if near:
             message += "\n\nDid you mean one of these?\n" + "\n".join(f"    {each}" for each in near)
         return message

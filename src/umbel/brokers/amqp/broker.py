@@ -14,6 +14,9 @@ import msgspec
 
 from umbel.brokers.amqp.consumer import AmqpConsumer
 from umbel.brokers.amqp.dead import dead_queue, exhume
+from umbel.brokers.amqp.dead_reader import AmqpDeadReader
+from umbel.brokers.amqp.management import OPTIONS as _MANAGEMENT_OPTIONS
+from umbel.brokers.amqp.management import fetch_bindings
 from umbel.brokers.amqp.messages import pack_amqp
 from umbel.brokers.amqp.publisher import AmqpAsyncPublisher, AmqpPublisher
 from umbel.brokers.amqp.sending import Sender
@@ -39,7 +42,7 @@ if TYPE_CHECKING:
 #: Seconds that a question about a queue may take.
 _ANSWER_TIMEOUT: Final = 30.0
 #: Options that others read.
-_OWN_OPTIONS: Final = frozenset({"confirm_publish"})
+_OWN_OPTIONS: Final = frozenset({"confirm_publish"}) | _MANAGEMENT_OPTIONS
 
 
 class AmqpBroker:
@@ -170,6 +173,14 @@ class AmqpBroker:
     def dead_reader(self, queue: str) -> AmqpDeadReader:
         """Goes through the dead letters of a queue."""
         return AmqpDeadReader(self._quiet_failover, queue, self._asking)
+    def bound(self) -> list[Binding]:
+        """What RabbitMQ's management plugin says: AMQP itself does not tell."""
+        return fetch_bindings(self._failover.current, self._options.transport)
+
+    def ask(self, request: requests.Request) -> tuple[object, ...]:
+        """RabbitMQ's answer to any request: its fields. Raises ChannelClosedError when it is refused."""
+        return self._asking.ask(request, _ANSWER_TIMEOUT)
+
 
     def revoke(self, task_ids: Sequence[str], expires: float) -> None:
         """Keep the ids of revoked tasks in a queue that is only ever looked at."""

@@ -154,16 +154,17 @@ class RedisBroker:
     def bound(self) -> list[Binding]:
         """What kombu's tables say, of Celery's queues and ours."""
         prefix = self._layout.binding_key("")
-        found = set(self._declared)
-        cursor: Any = b"0"
-        while cursor is not None:
-            [(cursor, keys)] = self._ask([(b"SCAN", cursor, b"MATCH", _GLOB.sub(rb"\\\g<0>", prefix) + b"*", b"COUNT", 1000)])
+        pattern = _GLOB.sub(rb"\\\g<0>", prefix) + b"*"
+        found, cursor = set(self._declared), b"0"
+        while True:
+            [(cursor, keys)] = self._ask([(b"SCAN", cursor, b"MATCH", pattern, b"COUNT", 1000)])
             tables = self._ask([(b"SMEMBERS", key) for key in keys]) if keys else []
             for key, members in zip(keys, tables, strict=True):
                 exchange = key[len(prefix) :].decode("utf-8", "replace")
-                found |= {each for member in members if (each := self._layout.read_member(exchange, member))}
-            cursor = None if cursor == b"0" else cursor
-        return list(found)
+                read = [self._layout.read_member(exchange, member) for member in members]
+                found |= {each for each in read if each is not None}
+            if cursor == b"0":
+                return list(found)
 
     def revoke(self, task_ids: Sequence[str], expires: float) -> None:
         """Keep the ids in a sorted set, by the instant at which each is forgotten."""

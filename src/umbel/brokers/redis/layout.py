@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from umbel.core.bindings import Binding
 from umbel.errors import ImproperlyConfigured
 from umbel.stores.redis.address import warn_unknown
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-    from umbel.core.bindings import Binding
 
 #: Options of kombu's transport that have nothing to do here, and are accepted in silence: what they tune (polling,
 #: checks of its own connections, redelivery sweeps) works another way.

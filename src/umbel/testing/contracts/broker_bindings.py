@@ -157,6 +157,19 @@ class BindingContract(BrokerFixtures):
         sent = {} if bound.capabilities.atomic_sends else {"all": 2, "media": 1}
         assert where(bound) == sent
 
+    async def test_it_tells_what_is_bound(
+        self, bound: Broker, world: BrokerWorld, consumer_of: OpenConsumer
+    ) -> None:
+        consumer = bound.consumer("declaring", 30)
+        await consumer.open()
+        await consumer.close()
+        try:
+            told = set(world.connect().bound())
+        except BrokerError as error:
+            assert "management plugin" in str(error)  # noqa: PT017 - a broker may be unable to tell
+        else:
+            assert told >= {*DIRECT, *TOPIC}
+
     def test_other_types_are_passed_over(self, bound: Broker) -> None:
         bound.declare([Binding("d1", "suite.fanout", "fanout", "key")])
         with pytest.raises(BrokerError, match=r"suite\.fanout"):
