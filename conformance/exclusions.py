@@ -26,20 +26,14 @@ EXCLUDED: Final[dict[str, str]] = {
     "t/integration/test_redis_backend.py::test_pubsub_subscribe_churn_while_draining": _PUBSUB,
     "t/integration/test_redis_backend.py::test_pubsub_reentrant_cancel_from_finalizer": _PUBSUB,
     "t/integration/test_worker.py::test_django_fixup_signals_only_handled_by_own_app": (
-        "takes the private list of a signal's receivers apart"
+        "takes the private list of a signal's receivers apart, and waits for worker_init where a worker object is "
+        "made: here it is sent when the worker starts"
     ),
     "t/integration/test_request_backend_down.py::test_on_failure_returns_fast_with_unreachable_backend": (
         "makes Celery's worker-side Request by hand, of a mocked message, and calls its methods"
     ),
     "t/integration/test_connection_recovery.py::test_reconnect_cleanup_is_bounded": _HALF_OPEN,
     "t/integration/test_connection_recovery.py::test_cold_shutdown_teardown_is_bounded": _HALF_OPEN,
-}
-
-#: Files that pytest cannot collect, with real Celery neither.
-UNCOLLECTED: Final[dict[str, str]] = {
-    "t/integration/test_backend.py": (
-        "needs Azure's library and storage emulator: with real Celery the file is an error without them"
-    ),
 }
 
 UNIT_FILES: Final = (
@@ -65,11 +59,6 @@ UNIT_FILES: Final = (
     "t/unit/utils/test_text.py",
     "t/unit/utils/test_time.py",
 )
-
-
-def left_out(file: str) -> dict[str, str]:
-    """The file, when it cannot be collected, with the reason."""
-    return {file: UNCOLLECTED[file]} if file in UNCOLLECTED else {}
 
 
 def excluded_of(file: str) -> dict[str, str]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from conformance.exclusions import excluded_of, left_out
+from conformance.exclusions import excluded_of
 from scripts.environments import CACHE, ROOT
 from tests.support.processes import end_session, is_alive
 
@@ -162,9 +162,6 @@ def run_files(run: Run, names: Sequence[str], tally: Tally, empty: Any) -> None:
     """Run the files one after the other; ``empty`` is called before each."""
     run.logs.mkdir(parents=True, exist_ok=True)
     for name in names:
-        if reasons := left_out(name):
-            tally.deselected |= reasons
-            continue
         empty()
         started, before = time.monotonic(), dict(tally.outcomes)
         print(f"==> {name}", file=sys.stderr, flush=True)
