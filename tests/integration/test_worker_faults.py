@@ -10,6 +10,7 @@ import pytest
 
 from tests.integration.apps.stage import Stage, redis_stage, sqlite_stage
 from tests.support.processes import kill
+from tests.support.proxy import TcpProxy
 from tests.support.servers import RedisServer
 from tests.support.waiting import wait_until
 
@@ -96,10 +97,10 @@ def test_a_broker_that_refuses_for_a_while_gets_it_later(fragile: tuple[Stage, R
     result = stage.send("late", "x")
     stage.wait_for("begun")
     with server.client() as client:
-        client.config_set("maxmemory", "1")  # out of memory
+        client.execute_command("ACL", "SETUSER", "default", "-setex")  # nobody may store a result
         stage.open()
         worker.wait_for_line("Redis refused.*Trying again in")
-        client.config_set("maxmemory", "0")
+        client.execute_command("ACL", "SETUSER", "default", "+setex")
     assert result.get(timeout=15) == "x"
     stage.wait_empty()
     assert worker.terminate() == 0
@@ -115,6 +116,32 @@ def test_a_broker_that_falls_silent_is_noticed_and_found_again(fragile: tuple[St
     server.thaw()
     assert stage.send("nothing", 2).get(timeout=20) == 2
     assert worker.terminate() == 0
+
+
+def test_a_connection_that_leads_nowhere_is_noticed_and_made_anew(tmp_path: Path) -> None:
+    """Half open: the other side is gone, nobody has been told, and new connections work."""
+    with RedisServer(aof="everysec") as server, TcpProxy(server.port) as proxy:
+        url = proxy.url("redis") + "?socket_timeout=2"
+        with Stage(tmp_path, url, server.url(), worker_lease_duration=6) as stage:
+            worker = stage.worker("-c1")
+            assert stage.send("nothing", 1).get(timeout=30) == 1
+            proxy.abandon()
+            stage.app.close()  # the sender's connections too are made anew
+            worker.wait_for_line("Connection to broker lost.*did not answer within 2 seconds", timeout=60)
+            assert stage.send("nothing", 2).get(timeout=60) == 2
+            assert worker.terminate() == 0
+
+
+def test_a_worker_that_fetches_nothing_though_messages_wait_connects_anew(
+    tmp_path: Path, redis_server: RedisServer
+) -> None:
+    with redis_stage(tmp_path, redis_server, worker_lease_duration=2) as stage:
+        results = [stage.send("nothing", mark) for mark in range(3)]
+        worker = stage.worker("-c1", env={"SABOTAGE": "fetch"})
+        worker.wait_for_line("Nothing has been fetched for .* although messages wait", timeout=60)
+        assert [result.get(timeout=60) for result in results] == [0, 1, 2]
+        assert worker.output.count("although messages wait") == 1
+        assert worker.terminate() == 0
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGQUIT])

@@ -28,6 +28,69 @@ def stage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Stage]:
             yield found
 
 
+@pytest.fixture(params=["redis", "sqlite", "rabbitmq"])
+def every(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Stage]:
+    """A stage on each broker that keeps messages; with RabbitMQ, results are in Redis."""
+    if request.param == "rabbitmq":
+        urls = (request.getfixturevalue("rabbitmq_url"), request.getfixturevalue("redis_url"))
+        with Stage(tmp_path, *urls) as found:
+            yield found
+    elif request.param == "redis":
+        with redis_stage(tmp_path, request.getfixturevalue("redis_server")) as found:
+            yield found
+    else:
+        with sqlite_stage(tmp_path) as found:
+            yield found
+
+
+#: Longer than any of these tests may take: nothing here waits for a lease to lapse.
+PATIENT = {"worker_lease_duration": 300}
+
+
+@pytest.mark.parametrize("how", ["warm", "soft", "cold"])
+def test_what_is_not_finished_another_worker_takes_up_at_once(every: Stage, how: str) -> None:
+    every.settings |= PATIENT | {"worker_prefetch_multiplier": 4}
+    if how == "soft":
+        every.settings |= {"worker_soft_shutdown_timeout": 0.5}
+    leaving = every.worker("-c1", env={"REMAP_SIGTERM": "" if how == "warm" else "SIGQUIT"})
+    running = every.send("late", "running")
+    every.wait_for("begun", "running")
+    waiting = [every.send("note", mark) for mark in range(5)]
+    leaving.wait_for_line(rf"{waiting[2].id}\] received")
+    leaving.signal(signal.SIGTERM)
+    if how == "warm":
+        # What only waited is free while the other still runs.
+        leaving.wait_for_line("Warm shutdown")
+        heir = every.worker("-c1")
+        assert [result.get(timeout=30) for result in waiting] == list(range(5))
+        every.open()
+        assert leaving.wait(timeout=30) == 0
+        assert running.get(timeout=30) == "running"
+        assert [line[-1] for line in every.lines("begun")] == ["False"]
+    else:
+        assert leaving.wait(timeout=30) == 1
+        every.open()
+        heir = every.worker("-c1")
+        assert running.get(timeout=30) == "running"
+        assert [result.get(timeout=30) for result in waiting] == list(range(5))
+        assert [line[-1] for line in every.lines("begun")] == ["False", "True"]
+    assert heir.terminate(timeout=30) == 0
+
+
+def test_a_third_signal_cuts_short_what_the_second_began(every: Stage) -> None:
+    every.settings |= PATIENT | {"worker_soft_shutdown_timeout": 600}
+    worker = every.worker("-c1")
+    every.send("late", "x")
+    every.wait_for("begun")
+    worker.signal(signal.SIGTERM)
+    worker.wait_for_line("Warm shutdown")
+    worker.signal(signal.SIGTERM)
+    worker.wait_for_line("Initiating Soft Shutdown")
+    worker.signal(signal.SIGTERM)
+    assert worker.wait(timeout=30) == 1
+    wait_until(lambda: every.broker.depth("celery") == 1, what="the message to be back in its queue")
+
+
 @pytest.fixture
 def redis(tmp_path: Path, redis_server: RedisServer) -> Iterator[Stage]:
     with redis_stage(tmp_path, redis_server) as found:

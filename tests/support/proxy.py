@@ -6,6 +6,7 @@ import contextlib
 import socket
 import struct
 import threading
+import time
 from typing import TYPE_CHECKING, Literal, Self
 
 from tests.support.servers import HOST, free_port
@@ -24,7 +25,8 @@ class TcpProxy:
     """Passes bytes between its own port and a server's, until told otherwise.
 
     ``freeze`` holds everything back while connections stay open, ``cut`` resets them, ``cut_after`` does so in the
-    middle of what is being sent, and ``refuse`` takes no new ones. All are safe from any thread.
+    middle of what is being sent, ``refuse`` takes no new ones, and ``slow_down`` makes the way long or narrow. All are
+    safe from any thread.
     """
 
     def __init__(self, target_port: int) -> None:
@@ -37,6 +39,8 @@ class TcpProxy:
         self._flowing.set()
         self._budget: dict[Side, int | None] = {"client": None, "server": None}
         self._was_cut = threading.Event()
+        self._latency = 0.0
+        self._rate = 0.0
         self.accepted = 0  #: how many connections it has taken so far
 
     def start(self) -> Self:
@@ -69,6 +73,19 @@ class TcpProxy:
     def thaw(self) -> None:
         """Pass on what was held back, and go on."""
         self._flowing.set()
+
+    def slow_down(self, latency: float = 0.0, rate: float = 0.0) -> None:
+        """Pass each portion on ``latency`` seconds late, and ``rate`` bytes a second of a direction at the most.
+
+        0 is no limit. Without arguments the way is as fast as it was.
+        """
+        self._latency, self._rate = latency, rate
+
+    def abandon(self) -> None:
+        """Swallow what comes on the connections there are, for ever; new ones work. Nobody is told."""
+        with self._lock:
+            for pair in self._pairs:
+                pair.abandoned = True
 
     def refuse(self) -> None:
         """Refuse new connections; those there are stay."""
@@ -133,6 +150,10 @@ class TcpProxy:
         try:
             while data := source.recv(_CHUNK):
                 self._flowing.wait()
+                if pair.abandoned:
+                    continue
+                if pause := self._latency + (len(data) / self._rate if self._rate else 0.0):
+                    time.sleep(pause)
                 allowed = self._allowed(len(data), towards)
                 target.sendall(data[:allowed])
                 if allowed < len(data):
@@ -168,6 +189,7 @@ class _Pair:
 
     def __init__(self, client: socket.socket, server: socket.socket) -> None:
         self._sockets = (client, server)
+        self.abandoned = False
 
     def reset(self) -> None:
         for each in self._sockets:

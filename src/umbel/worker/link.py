@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from umbel.brokers.base import Consumer, Delivery, Disposition, FetchPlan
+    from umbel.core.causes import Losses
     from umbel.core.records import DueChord
 
 logger = logging.getLogger("celery.worker.consumer")
@@ -70,7 +71,7 @@ class BrokerLink:
         on_void: Callable[[], None] | None = None,
     ) -> None:
         self.consumer = consumer
-        self._display_url = display_url
+        self.display_url = display_url
         self._policy = policy
         self._held_tags = held_tags
         self._on_void = on_void
@@ -78,21 +79,48 @@ class BrokerLink:
         self._lock = asyncio.Lock()
         self.connected = False
         self.connected_at = 0.0  #: monotonic seconds
+        #: Since when it has been fetched without anything coming, in monotonic seconds; None: something came last.
+        self.waiting_since: float | None = None
+        self.stalled = False  #: whether messages wait that are not fetched, see ``watchdog``
         self._brief = 0  #: how many connections in a row were lost as soon as they were made
 
     async def open(self) -> None:
         """Connect for the first time. Raises GaveUp as the start-up policy says."""
         await self._connect(retry=self._policy.on_startup, startup=True)
-        logger.info("Connected to %s", self._display_url)
+        logger.info("Connected to %s", self.display_url)
 
     async def fetch(self, plan: FetchPlan, limit: int, timeout: float) -> list[Delivery]:
         """As Consumer.fetch; empty when the connection was lost and rebuilt meanwhile."""
         generation = self._generation
+        if self.waiting_since is None:
+            self.waiting_since = time.monotonic()
         try:
-            return await self.consumer.fetch(plan, limit, timeout)
+            deliveries = await self.consumer.fetch(plan, limit, timeout)
         except self._policy.recoverable as error:
             await self._recover(generation, error)
             return []
+        if deliveries:
+            self.waiting_since, self.stalled = None, False
+        return deliveries
+
+    @property
+    def ready(self) -> bool:
+        """Whether messages come as soon as there are any, as far as anybody knows."""
+        return self.connected and not self.stalled
+
+    async def rebuild(self) -> None:
+        """Make the connection anew though nobody has found it lost."""
+        await self._recover(self._generation, BrokerConnectionError("messages wait that are not fetched"))
+        self.waiting_since = None
+
+    async def begin(self, deliveries: Sequence[Delivery]) -> list[Losses] | None:
+        """As Consumer.begin; None when the connection was lost and rebuilt meanwhile."""
+        generation = self._generation
+        try:
+            return await self.consumer.begin(deliveries)
+        except BrokerConnectionError as error:
+            await self._recover(generation, error)
+            return None
 
     async def settle(self, batch: Sequence[Disposition]) -> Sequence[DueChord] | None:
         """As Consumer.settle, again after a reconnect until it is done: settling twice is settling once."""
@@ -142,7 +170,7 @@ class BrokerLink:
             if self._on_void is not None:
                 self._on_void()
             returned = await self._reconcile()
-            logger.info("Connected to %s", self._display_url)
+            logger.info("Connected to %s", self.display_url)
             if returned:
                 logger.info("Returned %d message(s) whose fetch was cut off", returned)
 
@@ -188,14 +216,12 @@ class BrokerLink:
                 "establish" if startup else "re-establish",
                 setting,
             )
-            raise GaveUp(f"Cannot connect to {self._display_url}: {error}") from error
+            raise GaveUp(f"Cannot connect to {self.display_url}: {error}") from error
         if limit is not None and attempt >= limit:
-            raise GaveUp(
-                f"Cannot connect to {self._display_url} after {attempt} attempts: {error}"
-            ) from error
+            raise GaveUp(f"Cannot connect to {self.display_url} after {attempt} attempts: {error}") from error
         logger.error(
             "consumer: Cannot connect to %s: %s.\nTrying again in %.2f seconds... (%d/%s)",
-            self._display_url,
+            self.display_url,
             error,
             delay,
             attempt,

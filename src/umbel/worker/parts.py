@@ -46,6 +46,7 @@ from umbel.worker.rates import RateLimits
 from umbel.worker.refusals import Refusals
 from umbel.worker.revocations import Revocations
 from umbel.worker.settlement import Settlement
+from umbel.worker.watchdog import Watchdog
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
@@ -98,6 +99,7 @@ class Parts:
         """What runs for as long as the worker does; the first three are settling, renewing and fetching."""
         loops = [self.settlement.run(), self.leases.run(), self.intake.run(), self.chords.run()]
         loops += [listener.run() for listener in self.broadcasts]
+        loops += [self.watchdog.run()] if self._app.broker.capabilities.leases else []
         loops += [self.control.run()] if self.control is not None else []
         loops += [self.events.run()] if self.events is not None else []
         loops += [self.scaling.run()] if self.scaling is not None else []
@@ -147,6 +149,7 @@ class Parts:
             revoked_stamps=self._revoked_stamps,
             rates=self.rates,
             lapsed=self.leases.lapsed,
+            runs_on=self._app.broker.capabilities.keeps and self.pool.runs_on,
             options=self._options,
             now=time.time,
         )
@@ -198,6 +201,7 @@ class Parts:
             pace=self.pace,
             chords=self.chords,
             narrator=self.narrator,
+            tasks=self._app.tasks,
         )
 
     @cached_property
@@ -226,6 +230,11 @@ class Parts:
     def leases(self) -> Leases:
         """Renews what is held, and takes over what others held."""
         return Leases(self.link, self._options.lease, lambda: self.completion.on_lapse())
+
+    @cached_property
+    def watchdog(self) -> Watchdog:
+        """Notices that messages wait which are not fetched; RabbitMQ may have reasons of its own for that."""
+        return Watchdog(self.link, self.intake, self._app.broker.depth, self._options.lease)
 
     @cached_property
     def early_acks(self) -> EarlyAcks:
@@ -286,13 +295,13 @@ class Parts:
         )
 
     @cached_property
-    def control(self) -> ControlListener | None:
-    @cached_property
     def revocations(self) -> Revocations:
         """Knows what the broker keeps of revoked tasks."""
         app = self._app
         return Revocations(app.broker, self._revoked, app.conf.revoked_expires or 0.0)
 
+    @cached_property
+    def control(self) -> ControlListener | None:
         """Hears orders; None where remote control is off, or the broker cannot broadcast."""
         app, conf = self._app, self._app.conf
         if not (conf.worker_enable_remote_control and app.broker.capabilities.fanout):
@@ -306,9 +315,9 @@ class Parts:
             policy=self._policy,
             accept=app.accept,
             serializer=conf.task_serializer,
+            on_return=self.revocations.recall,
         )
 
-            on_return=self.revocations.recall,
     def _commander(self) -> Commander:
         return Commander(
             app=self._app,
@@ -316,9 +325,9 @@ class Parts:
             options=self._options,
             revoked=self._revoked,
             revoked_stamps=self._revoked_stamps,
+            revocations=self.revocations,
             ledger=self.ledger,
             holding=self.holding,
-            revocations=self.revocations,
             intake=self.intake,
             completion=self.completion,
             rates=self.rates,

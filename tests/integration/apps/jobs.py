@@ -249,6 +249,16 @@ def _sabotage(part: str) -> None:
             Leases.run = fail_later  # type: ignore[method-assign]
         case "settlement":
             Settlement.run = fail_later  # type: ignore[method-assign]
+        case "fetch":
+            from umbel.brokers.redis.consumer import RedisConsumer
+
+            fetch = RedisConsumer.fetch
+
+            async def hang_once(self: Any, *args: Any) -> Any:
+                RedisConsumer.fetch = fetch  # type: ignore[method-assign]
+                await asyncio.Event().wait()
+
+            RedisConsumer.fetch = hang_once  # type: ignore[method-assign]
         case "reports":
             Completion.on_reports = fail_now  # type: ignore[method-assign]
 
@@ -312,3 +322,26 @@ for _name in (
     "celeryd_after_setup",
 ):
     _on(_name, getattr(signals, _name))
+
+
+@app.task(bind=True, acks_late=True, quarantine_after=2)
+def suspect(self: Any, mark: object) -> None:
+    """Runs until its worker is gone."""
+    write("begun", mark, self.request.delivery_info["redelivered"])
+    await_gate("never")
+
+
+@app.task(acks_late=True, reject_on_worker_lost=True)
+def die_always(mark: object, how: str) -> None:
+    write("dies", mark)
+    _die(how)
+
+
+@app.task(dead_letter_failed=True)
+def fail_kept(text: str) -> None:
+    raise ValueError(text)
+
+
+@app.task(dead_letter_expired=True)
+def note_kept(mark: object) -> None:
+    write("note", mark)
