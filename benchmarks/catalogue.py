@@ -5,6 +5,7 @@ Every worker has two processes that run tasks, and its library's defaults otherw
 
 from __future__ import annotations
 
+import compileall
 import os
 import shutil
 import subprocess
@@ -59,6 +60,8 @@ class System:
     def python(self) -> Path:
         """The interpreter that has it: this one for Umbel, an environment of its own for a peer."""
         if self.name == "umbel":
+            # As installers do for the peers: its modules are not to be compiled anew by every process.
+            compileall.compile_dir(ROOT / "src" / "umbel", quiet=2)
             return Path(sys.executable)
         lock = ROOT / "benchmarks" / "peers" / f"{self.name}.lock"
         return ensure_environment(f"bench-{self.name}", lock, interpreter=_interpreter(self.oldest_python))

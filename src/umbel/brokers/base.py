@@ -20,10 +20,13 @@ from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
+from umbel.core.causes import Cause
+
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
 
     from umbel.core.bindings import Binding
+    from umbel.core.causes import Losses
     from umbel.core.destination import Destination
     from umbel.core.protocol import Envelope
     from umbel.core.records import Action, ChordEnd, DueChord, Publication, ResultRecord
@@ -51,14 +54,14 @@ class Capabilities(msgspec.Struct, frozen=True):
     exact_front: bool = True
     amqp_topics: bool = False  #: ``#`` stands for no word too, and its dot: ``media.#`` matches ``media``
     joint_priorities: bool = True  #: the priorities of several queues are compared with each other
-
-
-class Delivery(msgspec.Struct):
     keeps: bool = False  #: ``Disposition.keeps``: what follows a delivery can stay with its consumer
     #: Counts the first loss of a message too; otherwise only those of messages that it had returned before.
     first_loss: bool = True
     atomic_replay: bool = True  #: a replayed dead letter is in one place at any instant; otherwise it may be in two
     revocations: bool = False  #: keeps the ids of revoked tasks for workers that start later
+
+
+class Delivery(msgspec.Struct):
     """A message handed to one consumer, held under its lease until it is settled.
 
     ``tag`` names it within the consumer's held set. ``redelivered`` is true when it may have been handed out before.
@@ -80,7 +83,7 @@ class Disposition(msgspec.Struct):
     - ``ack``: gone.
     - ``requeue``: back on its queue, as ``payload`` if given; ``front`` puts it first in line.
     - ``retry_later``: into the delayed store until ``due`` (epoch seconds), as ``payload`` if given.
-    - ``dead_letter``: into the dead letters of its queue with ``reason``.
+    - ``dead_letter``: into the dead letters of its queue with ``reason`` and ``cause``.
 
     A delivery that is no longer held (its lease lapsed and a peer took it over, or it was settled before) settles to
     nothing: none of the parts happen. The same goes for one with ``ends``, when that chord is not due any more.
@@ -91,6 +94,10 @@ class Disposition(msgspec.Struct):
     What is to be published and no queue is bound for is kept among the dead letters of the delivery's queue: nobody is
     left who could be told, and the delivery has to end. For an unheld one that is ``queue``; where it names none, as
     for an answer whose asker may be gone, it is dropped.
+
+    ``keeps``, only with ``capabilities.keeps``, is published like the rest, but on no queue: in the same step this
+    consumer holds it, as if it had fetched it from ``keeps.queue``, under a tag that no other message has. Its own
+    disposition may come later in the same batch.
     """
 
     tag: bytes
@@ -105,6 +112,8 @@ class Disposition(msgspec.Struct):
     queue: str = ""
     followers: Sequence[ResultRecord] = ()
     ends: ChordEnd | None = None
+    cause: Cause | None = None
+    keeps: Delivery | None = None
 
 
 def records_of(disposition: Disposition) -> Sequence[ResultRecord]:
@@ -170,6 +179,14 @@ class Consumer(Protocol):
         message and recording it as held is one atomic step. Waiting takes nothing: only a fetch that returns does,
         and a cancelled or timed-out fetch leaves no message held unknown to the caller (see ``reconcile``). Higher
         priority first (on kombu's layout 0 is the highest), then oldest first; queues take turns.
+        """
+
+    async def begin(self, deliveries: Sequence[Delivery]) -> list[Losses]:
+        """Note that work on redelivered messages begins now, and say how often each was lost with a consumer before.
+
+        A message is lost when the lease of the consumer that holds it lapses. The first loss counts in any case (with
+        ``capabilities.first_loss``), later ones only after a ``begin``: what merely waits beside the message that kills
+        its workers is not blamed for it. Counts survive every process, and go when the message is settled for good.
         """
 
     async def settle(self, batch: Sequence[Disposition]) -> Sequence[DueChord] | None:
@@ -283,13 +300,9 @@ class Broker(Protocol):
     def bound(self) -> list[Binding]:
         """Every binding in place in the store, and those that were declared through this object.
 
-class DeadLetter(msgspec.Struct):
-    """A delivery given up, kept with its reason. ``at`` is epoch seconds."""
+        Raises BrokerError where the broker cannot tell.
+        """
 
-    queue: str
-    payload: bytes
-    reason: str
-    at: float
     def revoke(self, task_ids: Sequence[str], expires: float) -> None:
         """Keep the ids of revoked tasks for ``expires`` seconds from now, all of them in one step.
 
@@ -309,3 +322,44 @@ class DeadLetter(msgspec.Struct):
     def dead_reader(self, queue: str) -> DeadReader:
         """Goes through the dead letters of a queue; for one thread."""
 
+    def close(self) -> None:
+        """Close every connection made through this object. Safe twice."""
+
+
+class DeadLetter(msgspec.Struct):
+    """A delivery given up, kept as it came, with its reason. ``at`` is epoch seconds.
+
+    ``tag`` names it within its queue, for the reader that gave it.
+    """
+
+    queue: str
+    payload: bytes
+    reason: str
+    at: float
+    cause: Cause = msgspec.field(default_factory=lambda: Cause("rejected"))
+    tag: bytes = b""
+
+
+class DeadReader(Protocol):
+    """A walk through the dead letters of one queue, the oldest first, a page at a time.
+
+    Reading takes nothing away. What others take away meanwhile is not found, or, where the broker hands letters out to
+    one reader at a time, what another reader is looking at. Methods raise BrokerConnectionError when the connection is
+    lost.
+    """
+
+    def page(self, limit: int) -> list[DeadLetter]:
+        """The next letters, at most ``limit``; none at the end."""
+
+    def replay(self, letter: DeadLetter, publication: Publication) -> bool:
+        """Publish in place of a letter, which is gone then; False, and nothing published, when it is gone already.
+
+        One step with ``capabilities.atomic_replay``. Otherwise it is published first: a crash in between leaves the
+        letter too. Raises BrokerError when no queue takes it; the letter stays.
+        """
+
+    def discard(self, letters: Sequence[DeadLetter]) -> int:
+        """Delete letters; says how many were still there."""
+
+    def close(self) -> None:
+        """Leave. What was looked at and not taken stays where it was. Safe twice."""

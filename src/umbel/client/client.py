@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from umbel.core.message import Tail
 from umbel.core.protocol import build_message, encode
 from umbel.core.queues import Exchange, Queue
 from umbel.core.records import Publication
@@ -71,6 +72,8 @@ class Client:
 
     def prepare(self, call: Call, options: PublishOptions) -> Publication:
         """The publication of a call, as ``publish`` would send it; ``before_task_publish`` has seen it."""
+        if before_task_publish.receivers and isinstance(call.chain, Tail):
+            call.chain = call.chain.steps()
         return self._pack(build_message(call), options)
 
     def publish(self, call: Call, options: PublishOptions) -> None:

@@ -12,11 +12,18 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from umbel.core.ids import new_id
-from umbel.core.json_types import dumps_compact, dumps_json, is_plain, loads_json, loads_untagged
+from umbel.core.json_types import (
+    dumps_compact,
+    dumps_json,
+    is_plain,
+    loads_json,
+    loads_untagged,
+    may_be_tagged,
+)
 from umbel.errors import DecodeError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from umbel.core.destination import Destination
 
@@ -45,6 +52,16 @@ class _Native(msgspec.Struct, array_like=True):
     content_type: str
     content_encoding: str
     body: bytes
+
+
+class _Kombu(msgspec.Struct, gc=False, rename=lambda name: name.replace("_", "-")):
+    """kombu's form as it nearly always is; msgspec decodes the base64 on the way, in a fraction of the time."""
+
+    headers: dict[str, Any]
+    properties: dict[str, Any]
+    body: bytes
+    content_type: str
+    content_encoding: str
 
 
 def pack_kombu(envelope: Envelope, destination: Destination) -> bytes:
@@ -134,6 +151,29 @@ def _read_mapping(value: Any, what: str) -> dict[str, Any]:
 
 
 def _read_kombu(payload: bytes) -> Envelope:
+    return _read_usual(payload) or _read_any(payload)
+
+
+def _read_usual(payload: bytes) -> Envelope | None:
+    """The envelope of a payload in the form that nearly all have; None for any other."""
+    try:
+        usual = _decode_kombu(payload)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    properties = usual.properties
+    if properties.pop("body_encoding", None) != "base64":
+        return None
+    # The body, which comes first as a rule and may be long, has no tags that matter here.
+    after = len(usual.body) * 4 // 3 if payload.startswith(b'{"body"') else 0
+    if may_be_tagged(payload, after):
+        return None
+    return Envelope(usual.headers, properties, usual.content_type, usual.content_encoding, usual.body)
+
+
+_decode_kombu: Final = msgspec.json.Decoder(_Kombu).decode
+
+
+def _read_any(payload: bytes) -> Envelope:
     document = _read_mapping(loads_json(payload), "payload")
     headers = _read_mapping(document.get("headers"), "headers")
     properties = _read_mapping(document.get("properties"), "properties")
@@ -171,6 +211,8 @@ def repack(
     *,
     redelivered: bool = False,
     headers: Mapping[str, Any] | None = None,
+    without: Collection[str] = (),
+    fresh: bool = False,
     new_tag: bool = False,
 ) -> bytes:
     """The same payload, in its own form, with changes; everything else is kept as it came.
@@ -179,6 +221,8 @@ def repack(
         payload: either form.
         redelivered: mark it as delivered before, where Celery looks for that.
         headers: set these headers.
+        without: drop these headers.
+        fresh: take the marks of a redelivery away.
         new_tag: give it a delivery tag of its own, for a copy of a message that stays where it is.
 
     Raises DecodeError when the payload is not a message, EncodeError for a header that JSON has no form for.
@@ -187,11 +231,23 @@ def repack(
         document = _read_mapping(loads_untagged(payload), "payload")
         document["headers"] = _read_mapping(document.get("headers"), "headers")
         document["properties"] = _read_mapping(document.get("properties"), "properties")
+        _drop(document["headers"], document["properties"], without, fresh)
         _change(document["headers"], document["properties"], redelivered, headers, new_tag)
         return dumps_compact(document)
     envelope = read_envelope(payload)
+    _drop(envelope.headers, envelope.properties, without, fresh)
     _change(envelope.headers, envelope.properties, redelivered, headers, new_tag)
     return pack_native(envelope)
+
+
+def _drop(headers: dict[str, Any], properties: dict[str, Any], without: Collection[str], fresh: bool) -> None:
+    for name in without:
+        headers.pop(name, None)
+    if fresh:
+        headers.pop("redelivered", None)
+        info = properties.get("delivery_info")
+        if isinstance(info, dict):
+            info.pop("redelivered", None)
 
 
 def _change(

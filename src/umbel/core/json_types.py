@@ -219,9 +219,11 @@ def dumps_plain(value: Any) -> bytes:
 _find_tag: Final = re.compile(rb"__type__").search
 
 
-def may_be_tagged(data: bytes) -> bool:
-    """Whether a document may contain a tagged type, whose name could also be written with escapes."""
-    return _find_tag(data) is not None or (b"\\" in data and b"\\u00" in data)
+def may_be_tagged(data: bytes, start: int = 0) -> bool:
+    """Whether a document may contain a tagged type from ``start`` on; its name could also be written with escapes."""
+    return _find_tag(data, start) is not None or (
+        data.find(b"\\", start) >= 0 and data.find(b"\\u00", start) >= 0
+    )
 
 
 def loads_json(data: bytes | bytearray | memoryview | str) -> Any:

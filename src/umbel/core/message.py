@@ -11,6 +11,43 @@ from typing import Any, TypedDict
 
 import msgspec
 
+from umbel.core.json_types import loads_json
+from umbel.errors import DecodeError
+
+
+class Tail:
+    """The steps of a chain that are still to come, the last first, as text that is passed on without being read.
+
+    Every step's message carries all that follow it. Read and written anew at each step they would cost a chain the
+    square of its length.
+
+    Args:
+        texts: each step's signature as JSON.
+    """
+
+    __slots__ = ("texts",)
+
+    def __init__(self, texts: list[msgspec.Raw]) -> None:
+        self.texts = texts
+
+    def steps(self) -> list[Mapping[str, Any]]:
+        """All of them, read. Raises DecodeError."""
+        steps = [loads_json(bytes(text)) for text in self.texts]
+        for step in steps:
+            if not isinstance(step, dict):
+                raise DecodeError(f"a chain must be made of signatures, not {type(step).__name__}")
+        return steps
+
+    def split(self) -> tuple[Mapping[str, Any], Tail]:
+        """The step that is next, read, and those after it. Raises DecodeError."""
+        return loads_json(bytes(self.texts[-1])), Tail(self.texts[:-1])
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def __repr__(self) -> str:
+        return f"<Tail: {len(self.texts)} steps>"
+
 
 class Embed(TypedDict):
     """The third part of a protocol 2 body: what follows the task. Signatures are in their JSON form."""
@@ -22,13 +59,17 @@ class Embed(TypedDict):
 
 
 class TaskMessage(msgspec.Struct):
-    """A request to run a task once: protocol 2's headers and properties, and the decoded body."""
+    """A request to run a task once: protocol 2's headers and properties, and the decoded body.
+
+    ``tail`` takes the place of ``embed["chain"]``, where that has not been read.
+    """
 
     headers: dict[str, Any]
     properties: dict[str, Any]
     args: Sequence[Any]
     kwargs: Mapping[str, Any]
     embed: Embed
+    tail: Tail | None = None
 
     @property
     def id(self) -> str:
@@ -71,7 +112,7 @@ class Call(msgspec.Struct):
     delivery_mode: int = 2
     callbacks: list[Mapping[str, Any]] | None = None
     errbacks: list[Mapping[str, Any]] | None = None
-    chain: list[Mapping[str, Any]] | None = None
+    chain: list[Mapping[str, Any]] | Tail | None = None
     chord: Mapping[str, Any] | None = None
     custom_headers: Mapping[str, Any] | None = None
     extra_properties: Mapping[str, Any] | None = None

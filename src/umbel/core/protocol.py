@@ -10,11 +10,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
+import msgspec
+
 from umbel.core.compression import compress, decompress
 from umbel.core.envelope import Envelope, is_kombu, pack_kombu, pack_native, read_envelope, repack
 from umbel.core.header import Header, peek
-from umbel.core.json_types import dumps_compact
-from umbel.core.message import Embed, TaskMessage
+from umbel.core.json_types import dumps_compact, is_plain, may_be_tagged
+from umbel.core.message import Embed, Tail, TaskMessage
 from umbel.core.serializers import check_accepted, dumps, loads, registry
 from umbel.core.textrepr import safe_repr
 from umbel.errors import DecodeError, EncodeError, ImproperlyConfigured, InvalidTaskError
@@ -29,6 +31,7 @@ __all__ = [
     "decode_body",
     "encode",
     "is_kombu",
+    "open_body",
     "pack_kombu",
     "pack_native",
     "peek",
@@ -71,13 +74,14 @@ def build_message(call: Call) -> TaskMessage:
     }
     if call.custom_headers:
         headers.update(call.custom_headers)
+    chain, tail = (None, call.chain) if isinstance(call.chain, Tail) else (call.chain, None)
     embed: Embed = {
         "callbacks": call.callbacks,
         "errbacks": call.errbacks,
-        "chain": call.chain,
+        "chain": chain,
         "chord": call.chord,
     }
-    return TaskMessage(headers, _build_properties(call), args, kwargs, embed)
+    return TaskMessage(headers, _build_properties(call), args, kwargs, embed, tail)
 
 
 def _build_properties(call: Call) -> dict[str, Any]:
@@ -97,11 +101,10 @@ def encode(message: TaskMessage, serializer: str, compression: str | None) -> En
     Raises EncodeError for arguments that the serializer cannot write, and ImproperlyConfigured for an unknown
     serializer or compression.
     """
-    content = (message.args, message.kwargs, message.embed)
     if serializer == "json":
-        content_type, content_encoding, body = "application/json", "utf-8", dumps_compact(content)
+        content_type, content_encoding, body = "application/json", "utf-8", _write_json(message)
     else:
-        content_type, content_encoding, body = dumps(content, serializer)
+        content_type, content_encoding, body = dumps(_content(message), serializer)
     headers = message.headers
     if compression:
         method, body = compress(body, compression)
@@ -109,6 +112,88 @@ def encode(message: TaskMessage, serializer: str, compression: str | None) -> En
     elif "compression" in headers:  # a retried message kept the header of the one it came from
         headers = {name: value for name, value in headers.items() if name != "compression"}
     return Envelope(headers, message.properties, content_type, content_encoding, body)
+
+
+def _write_json(message: TaskMessage) -> bytes:
+    content = message.args, message.kwargs, message.embed
+    if message.tail is None:
+        return dumps_compact(content)
+    if is_plain(content):
+        try:
+            embed = {**message.embed, "chain": message.tail.texts}
+            return msgspec.json.encode((message.args, message.kwargs, embed))
+        except UnicodeEncodeError:  # a lone surrogate: the standard library escapes it
+            pass
+    return dumps_compact(_content(message))
+
+
+def _content(message: TaskMessage) -> tuple[Any, Any, Embed]:
+    """What a message's body says."""
+    embed = message.embed
+    if message.tail is not None:
+        embed = {**embed, "chain": message.tail.steps()}
+    return message.args, message.kwargs, embed
+
+
+class _PlainEmbed(msgspec.Struct, gc=False):
+    """The third part of a body, of which the chain is not read."""
+
+    callbacks: list[Mapping[str, Any]] | None = None
+    errbacks: list[Mapping[str, Any]] | None = None
+    chain: list[msgspec.Raw] | None = None
+    chord: dict[str, Any] | None = None
+
+
+_open_plain: Final = msgspec.json.Decoder(tuple[list[Any], dict[str, Any], _PlainEmbed]).decode
+
+#: What the text of a signature begins with.
+_BRACE: Final = ord("{")
+
+
+def open_body(
+    envelope: Envelope, accept: frozenset[str]
+) -> tuple[list[Any] | tuple[Any, ...], dict[str, Any], Embed, Tail | None]:
+    """As ``decode_body``, but leaves a chain unread where it can: then ``embed["chain"]`` is None.
+
+    Raises what ``decode_body`` raises.
+    """
+    opened = _open_chained(envelope, accept)
+    return (*decode_body(envelope, accept), None) if opened is None else opened
+
+
+def _open_chained(
+    envelope: Envelope, accept: frozenset[str]
+) -> tuple[list[Any], dict[str, Any], Embed, Tail] | None:
+    """The parts of an ordinary JSON body with a chain; None for any other."""
+    body = envelope.body
+    if (
+        len(body) < _WORTH_IT
+        or envelope.content_type != "application/json"
+        or envelope.content_type not in accept
+        or envelope.headers.get("compression")
+        # What is not read now must be sure to be readable later.
+        or not body.isascii()
+        or may_be_tagged(body)
+    ):
+        return None
+    try:
+        args, kwargs, rest = _open_plain(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    texts = rest.chain
+    if not texts or memoryview(texts[-1])[0] != _BRACE:
+        return None
+    embed: Embed = {
+        "callbacks": rest.callbacks,
+        "errbacks": rest.errbacks,
+        "chain": None,
+        "chord": rest.chord,
+    }
+    return args, kwargs, embed, Tail(texts)
+
+
+#: Bytes of a body from which on it may carry so long a chain that it is left unread.
+_WORTH_IT: Final = 1024
 
 
 def decode_body(

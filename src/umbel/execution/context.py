@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from umbel.core.message import Embed
+    from umbel.core.message import Embed, Tail
     from umbel.execution.job import RunnableTask
 
 V = TypeVar("V")
@@ -65,10 +65,10 @@ class Context:
     _protected: int = 0  #: an overridden ``Task.__call__`` is running, and may call the base class's
     _queue: str | None = None  #: where the delivery came from, for messages that do not say
     _redelivered: bool = False
+    _tail: Tail | None = None  #: see ``chain``
     args: Any = None
     callbacks: list[Any] | None = None
     called_directly: bool = True
-    chain: list[Any] | None = None
     chord: Mapping[str, Any] | None = None
     errbacks: list[Any] | None = None
     eta: str | None = None
@@ -98,6 +98,16 @@ class Context:
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.update(*args, **kwargs)
+
+    @_Lazy
+    def chain(self) -> list[Any] | None:
+        """The steps that follow, the last first."""
+        return None if self._tail is None else list(self._tail.steps())
+
+    @property
+    def unread_chain(self) -> Tail | None:
+        """The chain as it came, while nobody has looked at it, and so nobody has changed it."""
+        return None if "chain" in vars(self) else self._tail
 
     @_Lazy
     def correlation_id(self) -> str | None:
@@ -223,10 +233,14 @@ def message_context(
     hostname: str,
     queue: str,
     redelivered: bool,
+    tail: Tail | None = None,
 ) -> Context:
     """The context of one job. ``headers`` becomes part of it and must not be used for anything else."""
     context = Context.__new__(Context)
     headers.update(embed)
+    if tail is not None:
+        del headers["chain"]
+        headers["_tail"] = tail
     headers["args"] = args
     headers["kwargs"] = kwargs
     headers["properties"] = properties

@@ -128,7 +128,12 @@ def links_for(
     followers = Followers(app, context, context.children if task.trail else None)
     for index, callback in enumerate(context.callbacks or ()):
         followers.start(callback, f"link/{index}", (value,), options)
-    if context.chain:
+    if tail := context.unread_chain:
+        step, rest = tail.split()
+        # A workflow among the steps looks at those that follow it.
+        later = {**options, "chain": rest.steps() if step.get("subtask_type") else rest}
+        followers.start(step, "chain", (value,), later)
+    elif context.chain:
         later = {**options, "chain": list(context.chain[:-1])}
         followers.start(context.chain[-1], "chain", (value,), later)
     return followers.publications

@@ -11,6 +11,7 @@ from time import time
 from typing import TYPE_CHECKING, Any, Final
 
 from umbel.core import states
+from umbel.core.causes import cause_of, with_losses
 from umbel.core.failures import format_traceback
 from umbel.core.outcome import Failed, Ignored, Outcome, Rejected, RetryAt, Revoked, Succeeded
 from umbel.core.protocol import decode_body, peek, read_envelope, upgrade
@@ -40,6 +41,7 @@ from umbel.results.waiting import tells_requests
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from umbel.core.causes import Cause, Kind, Losses
     from umbel.core.records import Action, Publication
     from umbel.execution.job import ExecutionApp, RunnableTask
 
@@ -76,7 +78,7 @@ class Reporter:
             case Succeeded(value):
                 return self._succeeded(seq, task, context, value, runtime)
             case Failed(error, traceback):
-                action: Action = "ack" if _acks_failure(task, error) else "dead_letter"
+                action = _failure_action(task, error)
                 return self._failed(seq, task, context, error, traceback, action, runtime)
             case RetryAt():
                 return self._retry(seq, task, context, outcome, runtime, queue)
@@ -91,7 +93,7 @@ class Reporter:
         self, seq: int, task: RunnableTask, context: Context, value: Any, runtime: float
     ) -> Report:
         publish: list[Publication] = []
-        if context.callbacks or context.chain:
+        if context.callbacks or context.unread_chain or context.chain:
             publish = links_for(self._app, task, context, value, self._inherit_priority)
         stores = self._stores and not ignores_result(task, context)
         return Report(
@@ -117,6 +119,7 @@ class Reporter:
         # What goes back to its queue runs again, and only then is it known how its part of a chord ends.
         final = action != "requeue"
         ending = self._ending(context, states.FAILURE, error, traceback, stores=stores, counts=final)
+        buried = action == "dead_letter"
         publish: list[Publication] = []
         if context.errbacks:
             # What is called here may look for the failure's record, which is settled, and counted, only afterwards.
@@ -128,8 +131,9 @@ class Reporter:
             runtime,
             ending,
             publish,
-            reason=f"failed: {_text(error)}" if action == "dead_letter" else "",
+            reason=f"failed: {_text(error)}" if buried else "",
             error=_text(error),
+            cause=self.cause("failed", error, traceback) if buried else None,
             followers=self.unreached_records(
                 context, context.chain, states.FAILURE, error, traceback, stores=stores, counts=final
             ),
@@ -220,6 +224,8 @@ class Reporter:
         report = self._failed(seq, task, context, error, format_traceback(error), action, runtime)
         report.state = states.REJECTED
         report.reason = reason or "rejected"
+        if action == "dead_letter":
+            report.cause = self.cause("rejected")
         return report
 
     def started_record(self, context: Context, pid: int) -> ResultRecord | None:
@@ -233,6 +239,7 @@ class Reporter:
         seq: int,
         context: Context | None,
         error: BaseException,
+        kind: Kind,
         reason: str,
         task: RunnableTask | None = None,
     ) -> Report:
@@ -256,14 +263,33 @@ class Reporter:
             reason=reason,
             error=_text(error),
             followers=followers,
+            cause=self.cause(kind, error, format_traceback(error) if error.__traceback__ else None),
         )
+
+    def cause(self, kind: Kind, error: BaseException | None = None, traceback: str | None = None) -> Cause:
+        """What a message that this node gives up is kept with."""
+        cause = cause_of(kind, error, traceback)
+        cause.worker = self.hostname
+        return cause
+
+    def quarantined_report(
+        self, seq: int, payload: bytes, losses: Losses, task: RunnableTask, queue: str = ""
+    ) -> Report:
+        """The report of a message that was lost with its worker too often: a failure, and a dead letter."""
+        last = f", last with {losses.last[-1].worker}" if losses.last else ""
+        error = WorkerLostError(f"Lost with its worker {losses.count} times{last}: kept as a dead letter.")
+        context = self.context_of_payload(payload, queue)
+        reason = f"lost with its worker {losses.count} times{last}"
+        report = self.refused_report(seq, context, error, "quarantined", reason, task)
+        report.payload = with_losses(payload, losses)
+        return report
 
     def unknown_report(self, seq: int, payload: bytes) -> Report:
         """The report of a message that names a task which is not registered here."""
         context = self.context_of_payload(payload)
         name = context.task if context is not None else None
         return self.refused_report(
-            seq, context, NotRegistered(name), f"Received unregistered task of type {name!r}"
+            seq, context, NotRegistered(name), "unknown", f"Received unregistered task of type {name!r}"
         )
 
     def expired_report(self, seq: int, payload: bytes, task: RunnableTask) -> Report:
@@ -289,7 +315,10 @@ class Reporter:
                     context, context.chain, states.REVOKED, error, stores=stores
                 )
         text = f"TaskRevokedError({reason!r})"
-        return Report(seq, states.REVOKED, "ack", 0.0, result, error=text, followers=followers)
+        report = Report(seq, states.REVOKED, "ack", 0.0, result, error=text, followers=followers)
+        if reason == "expired" and task.dead_letter_expired:
+            report.action, report.reason, report.cause = "dead_letter", reason, self.cause("expired")
+        return report
 
     def revoked_record(self, task_id: str) -> ResultRecord:
         """REVOKED for a task of which nothing but the id is known."""
@@ -338,7 +367,7 @@ class Reporter:
         self, seq: int, task: RunnableTask, context: Context, error: BaseException, runtime: float
     ) -> Report:
         # As in Celery, where a timeout is not acknowledged the task is tried again, though its failure is stored.
-        action: Action = "ack" if _acks_failure(task, error) else "requeue"
+        action: Action = _failure_action(task, error) if _acks_failure(task, error) else "requeue"
         return self._told_failure(seq, task, context, error, action, runtime)
 
     def _worker_lost(
@@ -352,8 +381,7 @@ class Reporter:
                 return self._retry_lost(seq, task, context, error, runtime)
         if task.acks_late and task.reject_on_worker_lost and not exhausted:
             return Report(seq, states.RETRY, "requeue", runtime, reason=why, error=_text(error))
-        action: Action = "ack" if _acks_failure(task, error) else "dead_letter"
-        return self._told_failure(seq, task, context, error, action, runtime)
+        return self._told_failure(seq, task, context, error, _failure_action(task, error), runtime)
 
     def _told_failure(
         self,
@@ -439,6 +467,11 @@ class Reporter:
 
 _EMPTY: Final[dict[str, Any]] = {}
 _NOTHING: Final[Any] = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
+
+
+def _failure_action(task: RunnableTask, error: BaseException) -> Action:
+    """How the message of a task ends that has failed for good."""
+    return "ack" if _acks_failure(task, error) and not task.dead_letter_failed else "dead_letter"
 
 
 def _acks_failure(task: RunnableTask, error: BaseException) -> bool:

@@ -7,9 +7,10 @@ import os
 from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
+from umbel.core.causes import kind_of_refusal
 from umbel.core.failures import format_traceback
 from umbel.core.outcome import Failed, Rejected, Succeeded
-from umbel.core.protocol import decode_body, read_envelope, upgrade
+from umbel.core.protocol import open_body, read_envelope, upgrade
 from umbel.core.states import FAILURE, REJECTED, SUCCESS
 from umbel.core.textrepr import utf8_text
 from umbel.errors import (
@@ -25,18 +26,20 @@ from umbel.execution.einfo import ExceptionInfo
 from umbel.execution.joining import ChordJoiner
 from umbel.execution.report import Reporter
 from umbel.execution.run import run_task, send_internal_error
-from umbel.pools.base import Report
+from umbel.pools.base import Report, Work
 from umbel.results.documents import read_document
 from umbel.results.waiting import deny_join, restore_join
 from umbel.signals import worker_process_init, worker_process_shutdown
 from umbel.state import adopt_app
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Sequence
 
+    from umbel.core.causes import Kind
     from umbel.core.outcome import Outcome
+    from umbel.core.protocol import Envelope
     from umbel.execution.job import ExecutionApp, RunnableTask
-    from umbel.pools.base import AsyncSlot, HardLimit, SoftLimit, Work
+    from umbel.pools.base import AsyncSlot, HardLimit, SoftLimit
 
 logger = logging.getLogger("celery.worker.consumer")
 
@@ -49,6 +52,10 @@ def _no_limit(seconds: float | None) -> AbstractContextManager[None]:
 
 def _unwatched(seconds: float) -> None:
     """Nobody ends jobs here."""
+
+
+def _has_limits(task: RunnableTask, limits: Sequence[float | None]) -> bool:
+    return any((*limits, task.time_limit, task.soft_time_limit))
 
 
 def _seconds(limits: Any, index: int) -> float | None:
@@ -77,6 +84,7 @@ class Runner:
         self._pid = os.getpid()
         self._joiner: ChordJoiner | None = None
         self._async_tasks: dict[str, bool] = {}
+        self._ahead: tuple[bytes, Envelope] | None = None
         self._lifespan = AsyncExitStack()
 
     def process_init(self) -> None:
@@ -145,6 +153,21 @@ class Runner:
             known = self._async_tasks[task.name] = iscoroutinefunction(task.run)
         return known
 
+    def follow(self, work: Work, report: Report) -> Work | None:
+        """The chain's next step, or the only callback: where it would go to this job's own queue, to be run at once."""
+        if report.state != SUCCESS or report.action != "ack" or len(report.publish) != 1:
+            return None
+        [publication] = report.publish
+        if publication.destination.queue != work.queue:
+            return None
+        envelope = read_envelope(publication.payload)
+        headers = envelope.headers
+        task = self._tasks.get(headers["task"])
+        if task is None or headers["eta"] or headers["expires"] or _has_limits(task, headers["timelimit"]):
+            return None
+        self._ahead = publication.payload, envelope
+        return Work(work.seq, publication.payload, work.queue, brief=True, runs_on=True)
+
     def _run(self, work: Work) -> Report:
         if work.chord:
             return self._complete(work)
@@ -154,7 +177,7 @@ class Runner:
     def _open(self, work: Work) -> Report | tuple[RunnableTask, Context]:
         """The task that a message names and its request; the report of one that cannot be run."""
         try:
-            envelope = read_envelope(work.payload)
+            envelope = self._read_ahead(work) or read_envelope(work.payload)
             headers = envelope.headers
             name = headers.get("task")
             task = self._tasks.get(name) if isinstance(name, str) else None
@@ -162,13 +185,28 @@ class Runner:
                 envelope = upgrade(envelope, self._accept)
                 headers = envelope.headers
                 task = self._known(headers["task"])
-            args, kwargs, embed = decode_body(envelope, self._accept)
+            args, kwargs, embed, tail = open_body(envelope, self._accept)
             context = message_context(
-                headers, envelope.properties, args, kwargs, embed, self.hostname, work.queue, work.redelivered
+                headers,
+                envelope.properties,
+                args,
+                kwargs,
+                embed,
+                self.hostname,
+                work.queue,
+                work.redelivered,
+                tail,
             )
         except Exception as error:
             return self._refuse(work, error)
         return task, context
+
+    def _read_ahead(self, work: Work) -> Envelope | None:
+        """The envelope of what ``follow`` gave last."""
+        if self._ahead is None:
+            return None
+        (payload, envelope), self._ahead = self._ahead, None
+        return envelope if payload is work.payload else None
 
     def _complete(self, work: Work) -> Report:
         """Complete a chord; the few who do are not worth what every process would pay for being prepared."""
@@ -251,16 +289,16 @@ class Runner:
         """The report of a message that cannot be run, with its one line in the log."""
         if isinstance(error, NotRegistered):
             logger.error("Received unregistered task of type %s.", error)
-            return self._dead_letter(work, error, f"unregistered task {error}")
+            return self._dead_letter(work, error, "unknown", f"unregistered task {error}")
         if isinstance(error, (ContentDisallowed, DecodeError)):
             logger.critical("Can't decode message body: %r", error)
-            return self._dead_letter(work, error, f"undecodable: {error}")
+            return self._dead_letter(work, error, kind_of_refusal(error), f"undecodable: {error}")
         if isinstance(error, InvalidTaskError):
             logger.error("Received invalid task message: %s", error)
-            return self._dead_letter(work, error, f"invalid: {error}")
+            return self._dead_letter(work, error, "invalid", f"invalid: {error}")
         send_internal_error(None, Context(), ExceptionInfo(error, format_traceback(error), internal=True))
         logger.critical("Cannot run message: %r", error, exc_info=error)
-        return self._dead_letter(work, error, f"internal error: {error!r}")
+        return self._dead_letter(work, error, "internal", f"internal error: {error!r}")
 
     def _internal_error(self, work: Work, task: RunnableTask, context: Context, error: Exception) -> Report:
         """The report of a job that failed through no fault of its body: ours, or a broken signature's or setting's."""
@@ -275,16 +313,19 @@ class Runner:
             logger.critical(
                 "Cannot report the failure of %s[%s]: %r", task.name, context.id, second, exc_info=second
             )
-            return self._dead_letter(work, error, f"internal error: {error!r}")
+            return self._dead_letter(work, error, "internal", f"internal error: {error!r}")
 
-    def _dead_letter(self, work: Work, error: Exception, reason: str) -> Report:
+    def _dead_letter(self, work: Work, error: Exception, kind: Kind, reason: str) -> Report:
         try:
             context = self.reporter.context_of_payload(work.payload, work.queue)
-            return self.reporter.refused_report(work.seq, context, error, reason)
+            return self.reporter.refused_report(work.seq, context, error, kind, reason)
         except Exception as second:
             # Strange headers once more: the message is kept, and nobody can be told.
             logger.critical("Cannot tell of a message that is not run: %r", second, exc_info=second)
-            return Report(work.seq, FAILURE, "dead_letter", 0.0, reason=reason, error=repr(error))
+            cause = self.reporter.cause(kind, error)
+            return Report(
+                work.seq, FAILURE, "dead_letter", 0.0, reason=reason, error=repr(error), cause=cause
+            )
 
 
 def _encodable(report: Report) -> Report:
@@ -334,4 +375,5 @@ class _Recording:
         elif type(outcome) is Rejected and report.state != REJECTED:
             report.action = "requeue" if outcome.requeue else "dead_letter"
             report.reason = outcome.reason or "rejected"
+            report.cause = None if outcome.requeue else self._runner.reporter.cause("rejected")
         return report

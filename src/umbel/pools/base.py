@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
 import msgspec
 
 # Decoded from frames, so msgspec needs the classes themselves at run time.
+from umbel.core.causes import Cause
 from umbel.core.records import Action, Publication, ResultRecord
 
 if TYPE_CHECKING:
@@ -30,7 +31,8 @@ class Work(msgspec.Struct, array_like=True):
     with a hard limit, an early acknowledgement or a listener; short jobs are not announced, their end says it all.
     Limits of None mean: as the message or the task says. ``brief`` is the dispatcher's guess that the job is short,
     so that it may share a frame. ``chord`` makes it no message at all: the id of a chord that is to be completed, whose
-    plan (``DueChord.body``) is the payload. ``told`` asks for what monitors are shown of the end.
+    plan (``DueChord.body``) is the payload. ``told`` asks for what monitors are shown of the end. With ``runs_on`` the
+    process may begin at once, under the same number, the one job that follows this one (``JobRunner.follow``).
     """
 
     seq: int
@@ -43,6 +45,7 @@ class Work(msgspec.Struct, array_like=True):
     soft_time_limit: float | None = None
     chord: str = ""
     told: bool = False
+    runs_on: bool = False
 
 
 class Report(msgspec.Struct, array_like=True):
@@ -52,6 +55,8 @@ class Report(msgspec.Struct, array_like=True):
     state, for counters and events; ``runtime`` is in seconds. ``error`` is the text of the exception, if any.
     ``followers`` are results to be stored with ``result``: of the tasks that will not run because this one failed.
     ``shown`` is the result or exception as text, and ``traceback`` the exception's, for jobs that are ``told`` of.
+    ``cause`` goes with the action ``dead_letter``.
+    With ``goes_on`` the only publication has begun already, as a job of the same number in the same slot.
     """
 
     seq: int
@@ -67,6 +72,8 @@ class Report(msgspec.Struct, array_like=True):
     followers: list[ResultRecord] = []
     shown: str = ""
     traceback: str = ""
+    goes_on: bool = False
+    cause: Cause | None = None
 
 
 class Lost(msgspec.Struct):
@@ -90,7 +97,10 @@ class PoolListener(Protocol):
         """Announced jobs have begun: (seq, pid, epoch seconds)."""
 
     def on_reports(self, reports: Sequence[Report]) -> None:
-        """Jobs have ended; their slots are free again. An empty batch says only that slots have become free."""
+        """Jobs have ended; their slots are free again. An empty batch says only that slots have become free.
+
+        Of a job that ``goes_on`` the number and the slot are in use still, by what follows it.
+        """
 
     def on_lost(self, lost: Sequence[Lost]) -> None:
         """Exactly the jobs that were running when their process ended."""
@@ -104,6 +114,8 @@ class Pool(Protocol):
 
     #: Slots in all processes together.
     size: int
+    #: Whether its processes heed ``Work.runs_on``.
+    runs_on: bool
 
     async def start(self, listener: PoolListener) -> None:
         """Start the processes; returns when every one has said that it is up, raises if the first cannot come up."""
@@ -197,6 +209,12 @@ class JobRunner(Protocol):
 
     def run(self, work: Work) -> Report:
         """Run one attempt and say how it ended. Never raises for the task's own errors."""
+
+    def follow(self, work: Work, report: Report) -> Work | None:
+        """The job that may begin at once in the slot of one that has ended, and is all that follows it; else None.
+
+        It has the ended one's number. Asked only about jobs that may run on, and before their report is sent.
+        """
 
     def process_exit(self, exitcode: int) -> None:
         """Called when a pool process leaves by itself."""

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from umbel.errors import SoftTimeLimitExceeded
 from umbel.pools import frames
+from umbel.pools.ends import crash_code, report_crash
 from umbel.pools.frames import Cancel, Deadline
 from umbel.pools.inbox import Inbox, LinkClosed, Outbox
 from umbel.pools.limits import AlarmLimit, Terminated, ThreadLimit, Timekeeper
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 #: Of a process that a signal asked to end: Celery's processes leave with the signal's number.
 _TERMINATED = int(signal.SIGTERM)
 #: Seconds from the begin of a job within which others may be begun that follow it. Then it is others' turn.
-_RUN_ON = 0.05
+_RUN_ON = 0.03
 
 
 class Station:
@@ -246,11 +247,8 @@ class ThreadSlots:
             runner.slot_exit()
         except LinkClosed:
             self._end(0)
-        except SystemExit as error:
-            self._end(exit_code(error))
         except BaseException as error:
-            report_crash(error)
-            self._end(1)
+            self._end(crash_code(error))
 
     def _end(self, code: int) -> None:
         """A job has ended more than itself: so ends the process or, of a worker's own threads, every slot in turn."""
@@ -339,13 +337,10 @@ def run_process(
         relay_logs(station.outbox, settings.log_level)
     try:
         code = _serve(station)
-    except SystemExit as error:
-        code = exit_code(error)
     except LinkClosed:
         code = 1
     except BaseException as error:
-        report_crash(error)
-        code = 1
+        code = crash_code(error)
     leave(runner, code)
 
 
@@ -355,9 +350,11 @@ def _serve(station: Station) -> int:
     # A signal cannot be meant for one slot of several.
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     if station.settings.patch:
-        from umbel.pools.green_child import GreenSlots  # an optional library
+        from umbel.pools.green_child import GreenSlots  # only these processes pay for its import
+        from umbel.pools.greenlets import greenlets_of
 
-        return GreenSlots(station, lambda code: leave(station.runner, code)).serve()
+        greenlets = greenlets_of(station.settings.patch)
+        return GreenSlots(station, lambda code: leave(station.runner, code), greenlets).serve()
     if station.settings.loop:
         from umbel.pools.async_child import LoopSlots  # only these processes pay for its import
 
@@ -376,16 +373,3 @@ def leave(runner: JobRunner, code: int) -> NoReturn:
         report_crash(error)
     finally:
         os._exit(code & 0xFF)
-
-
-def exit_code(error: SystemExit) -> int:
-    """The exit status that ``sys.exit`` was called for."""
-    if error.code is None:
-        return 0
-    return error.code if isinstance(error.code, int) else 1
-
-
-def report_crash(error: BaseException) -> None:
-    """Errors that are nobody's job: to standard error, for there is nothing else left."""
-    if sys.stderr is not None:
-        traceback.print_exception(error)

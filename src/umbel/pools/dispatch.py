@@ -54,6 +54,7 @@ class ProcessPool:
         self._threads = options.threads
         self._loop_slots = options.loop
         self._limited = options.max_tasks_per_child is not None
+        self._watches_memory = options.max_memory_per_child is not None and launcher.can_kill
         # Only processes with one slot do. Those that are worn out by a number of jobs have every job counted here.
         self.runs_on = launcher.can_kill and not options.threads and not self._limited
         self._open: list[Member] = []
@@ -154,7 +155,7 @@ class ProcessPool:
         if not self._launcher.can_kill:
             raise ValueError("the pool runs in the worker's own process: restart the worker")
         for member in self._staff.opened():
-            member.heavy = True
+            member.to_replace = True
         self._staff.balance()
 
     def terminate_job(self, seq: int, signal: int) -> bool:
@@ -295,8 +296,7 @@ class ProcessPool:
             self._staff.came_up(member)
             self._tell_room()
         elif kind == frames.HEAVY:
-            member.heavy = True
-            self._staff.balance()
+            self._staff.replace(member)
         elif kind == frames.LOG:
             handle_record(body)
         elif kind == frames.CANCELLED:
@@ -328,6 +328,9 @@ class ProcessPool:
         member.finished += len(reports)
         if brief:
             self._pace.note(seconds, brief)
+        if self._limited:
+            for report in reports:
+                self._pace.note_any(report.runtime)
         if self._deadlines:
             for report in reports:
                 self._deadlines.drop(report.seq)
@@ -415,6 +418,8 @@ class ProcessPool:
     def _give(self, member: Member, works: list[Work]) -> None:
         member.note(works)
         member.send(self._writer.frame(frames.JOBS, works))
+        if self._watches_memory:
+            self._staff.watch_memory()
         if member.allowance is not None and self._staff.worn(member):
             if member.allowance == 0:
                 member.phase = Phase.RETIRING

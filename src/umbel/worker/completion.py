@@ -6,15 +6,18 @@ import logging
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from umbel.brokers.base import Disposition
+from umbel.brokers.base import Delivery, Disposition
+from umbel.core.ids import new_id
+from umbel.core.protocol import peek
 from umbel.core.states import SUCCESS
 from umbel.state import successes
 from umbel.worker.intake import requeue_all
 from umbel.worker.settlement import disposition_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
+    from umbel.execution.job import RunnableTask
     from umbel.pools.base import Lost, Report
     from umbel.worker.chords import Chords
     from umbel.worker.intake import Intake
@@ -40,7 +43,9 @@ class Completion:
         pace: Pace,
         chords: Chords,
         narrator: Narrator,
+        tasks: Mapping[str, RunnableTask],
     ) -> None:
+        self._tasks = tasks
         self._narrator = narrator
         self._chords = chords
         self._ledger = ledger
@@ -92,9 +97,25 @@ class Completion:
                 narrator.ended(job, report)
             if succeeded is not None and report.state == SUCCESS:
                 succeeded.add(job.header.id)
-            dispositions.append(disposition_of(job, report))
+            kept = self._go_on(job, report) if report.goes_on else None
+            dispositions.append(disposition_of(job, report, kept))
         self._settlement.add_all(dispositions)
         self._intake.made_room()
+
+    def _go_on(self, job: Job, report: Report) -> Delivery | None:
+        """Take what has begun in a job's place for a job of this worker, which it is from the settlement on.
+
+        None, so that it goes to its queue like anything else, where nobody here knows the task.
+        """
+        [publication] = report.publish
+        header = peek(publication.payload)
+        task = self._tasks.get(header.task)
+        if task is None:
+            return None
+        tag = (header.delivery_tag or new_id()).encode()
+        delivery = Delivery(tag, job.delivery.queue, publication.payload)
+        self._intake.has_begun(self._ledger.follow(job.seq, delivery, header, task))
+        return delivery
 
     def on_lost(self, lost: Sequence[Lost]) -> None:
         """Settle, by policy, the jobs whose process ended under them."""

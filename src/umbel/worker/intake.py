@@ -16,9 +16,10 @@ from umbel.core.protocol import peek
 from umbel.errors import ContentDisallowed, DecodeError, InvalidTaskError
 from umbel.pools.base import Work
 from umbel.worker.admission import Drop, Hold, admit
+from umbel.worker.vetting import Vetting
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Container, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     from umbel.core.protocol import Header
     from umbel.execution.job import RunnableTask
@@ -67,10 +68,11 @@ class Intake:
         early_acks: EarlyAcks,
         chords: Chords,
         tasks: Mapping[str, RunnableTask],
-        revoked: Container[str],
+        revoked: Collection[str],
         revoked_stamps: RevokedStamps,
         rates: RateLimits,
         lapsed: Callable[[], bool],
+        runs_on: bool,
         options: WorkerOptions,
         now: Callable[[], float],
     ) -> None:
@@ -90,11 +92,14 @@ class Intake:
         self._revoked_stamps = revoked_stamps
         self._rates = rates
         self._lapsed = lapsed
+        #: Whether a pool process may begin by itself what follows a job, where nothing that is asked here concerns it.
+        self.runs_on = runs_on
         self._multiplier = options.prefetch_multiplier
         self._park_after = options.park_after
         self._limits = (options.time_limit, options.soft_time_limit)
         self._now = now
         self._ready: deque[Job] = deque()
+        self._vetting = Vetting(link, refusals, ledger, self._vetted)
         self._room_event = asyncio.Event()
         self._brief_early = False
         self._hope: asyncio.TimerHandle | None = None
@@ -200,7 +205,8 @@ class Intake:
         while ready and free + depth > 0:
             job = ready[0]
             brief = self._pace.is_brief(job.header.task)
-            if free <= 0 and not brief:
+            suspect = job.delivery.redelivered and self._vetting.wants(job)
+            if free <= 0 and (suspect or not brief):
                 break
             drop = self._drop_of(job)
             if drop is not None:
@@ -215,8 +221,16 @@ class Intake:
             else:
                 depth -= 1
             ready.popleft()
-            works.append(self._work(job, brief))
+            if suspect:
+                self._vetting.take(job)
+            else:
+                works.append(self._work(job, brief))
         return works
+
+    def _vetted(self, jobs: Sequence[Job]) -> None:
+        """Jobs of which it was asked how often they were lost; others may have the slots by now."""
+        self.put_back(jobs)
+        self.made_room()
 
     def _give_up_hope(self) -> None:
         """Jobs beyond the prefetch limit that have not moved for a while are left to other workers."""
@@ -267,7 +281,7 @@ class Intake:
 
     def take_waiting(self) -> list[Job]:
         """Give up the jobs that no pool process has."""
-        jobs = list(self._ready) + self._holding.clear()
+        jobs = self._vetting.clear() + list(self._ready) + self._holding.clear()
         self._ready.clear()
         return jobs
 
@@ -365,7 +379,20 @@ class Intake:
             told=self._narrator.wants_starts,
             time_limit=hard,
             soft_time_limit=soft,
+            runs_on=brief and not (hard or soft) and self._may_run_on(),
         )
+
+    def _may_run_on(self) -> bool:
+        """Whether nobody is served before what follows a job, and nothing that only this worker knows forbids it."""
+        return self.runs_on and not (
+            self._ready or self._revoked or self._revoked_stamps or self._rates or self._narrator.wants_starts
+        )
+
+    def has_begun(self, job: Job) -> None:
+        """A job has begun that has not come this way: it is told of, and acknowledged as early as any other."""
+        self._narrator.received(job, will_run=True)
+        if job.early:
+            self._early_acks.watch(asyncio.get_running_loop())
 
 
 def time_limits(

@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from umbel.brokers.base import Delivery
+    from umbel.core.causes import Losses
     from umbel.core.protocol import Header
     from umbel.execution.job import RunnableTask
 
@@ -20,6 +21,7 @@ class Job:
         "delivery",
         "early",
         "header",
+        "losses",
         "paced",
         "pid",
         "seq",
@@ -37,6 +39,8 @@ class Job:
         self.early = not task.acks_late
         self.acked = False
         self.paced = False  #: has waited for the instant that its task's rate limit gave it
+        #: How often it was lost before; None until that was asked, of a redelivered one, when it was to begin.
+        self.losses: Losses | None = None
         self.started_at = 0.0  #: epoch seconds; 0 until the pool says that it has begun
         self.pid = 0
         self.signum: int | None = None  #: of the signal that somebody has ended it with

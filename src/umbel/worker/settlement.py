@@ -17,6 +17,7 @@ from umbel.errors import BackendError, BrokerConnectionError, BrokerError, Opera
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
+    from umbel.brokers.base import Delivery
     from umbel.core.records import ChordEnd, DueChord, ResultRecord
     from umbel.pools.base import Report
     from umbel.results.base import ResultBackend
@@ -37,11 +38,16 @@ FULL = 10_000
 _FIRST_DELAY, _LONGEST_DELAY = 0.1, 10.0
 
 
-def disposition_of(job: Job, report: Report) -> Disposition:
-    """How a delivery ends, given what its pool process says and whether it was acknowledged when it began."""
+def disposition_of(job: Job, report: Report, keeps: Delivery | None = None) -> Disposition:
+    """How a delivery ends, given what its pool process says and whether it was acknowledged when it began.
+
+    ``keeps`` is what is published, where that has begun already.
+    """
     publish = report.publish
     if job.acked and report.action == "dead_letter":
         return _late_dead_letter(job, report)
+    if keeps is not None:
+        publish = []
     if job.acked and report.payload is not None and report.action in ("retry_later", "requeue"):
         # The delivery is gone, so the next attempt is a message of its own; by its eta who takes it parks it.
         queue = job.delivery.queue
@@ -57,6 +63,8 @@ def disposition_of(job: Job, report: Report) -> Disposition:
         unheld=job.acked,
         queue=job.delivery.queue,
         followers=report.followers,
+        cause=report.cause,
+        keeps=keeps,
     )
 
 
@@ -72,6 +80,7 @@ def _late_dead_letter(job: Job, report: Report) -> Disposition:
         unheld=True,
         queue=job.delivery.queue,
         followers=report.followers,
+        cause=report.cause,
     )
 
 
@@ -177,7 +186,7 @@ class Settlement:
             except BrokerConnectionError:
                 raise
             except BrokerError:
-                refused.append(disposition)
+                refused.append(_without_keeping(disposition))
         if not refused:
             return
         logger.error("%s. Trying again in %.1f seconds...", error, self._delay)
@@ -211,6 +220,15 @@ class Settlement:
                 logger.error("%s: %s. Trying again in %.1f seconds...", what, error, delay)  # noqa: TRY400
             await asyncio.sleep(delay)
             delay = min(delay * 2, _LONGEST_DELAY)
+
+
+def _without_keeping(disposition: Disposition) -> Disposition:
+    """What it was to keep has begun, and its end finds nothing that is held: it goes to its queue after all."""
+    kept = disposition.keeps
+    if kept is not None:
+        later = Publication(Destination("", kept.queue, kept.queue), kept.payload)
+        disposition.publish, disposition.keeps = [*disposition.publish, later], None
+    return disposition
 
 
 def _take_ends(batch: list[Disposition]) -> list[ChordEnd]:
