@@ -28,6 +28,9 @@ class FakeTask:
     acks_on_failure_or_timeout: bool | None = True
     reject_on_worker_lost: bool | None = None
     retry_on_worker_lost: bool | None = None
+    quarantine_after = 3
+    dead_letter_failed = False
+    dead_letter_expired = False
     store_errors_even_if_ignored = False
     track_started = False
     time_limit: float | None = None

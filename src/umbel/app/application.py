@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
     from datetime import datetime, tzinfo
 
+    from umbel.app.dead import DeadLetters
     from umbel.brokers.base import AsyncPublisher, Broker
     from umbel.client.sender import Sender
     from umbel.core.records import Publication
@@ -178,6 +179,13 @@ class Umbel(Members, PeriodicTasks, TaskHolder):
         from umbel.events import Events  # only those who watch
 
         return Events(self)
+
+    @property
+    def dead_letters(self) -> DeadLetters:
+        """What was given up: to be counted, looked through, replayed, deleted, exported."""
+        from umbel.app.dead import DeadLetters  # only those who look
+
+        return DeadLetters(self)
 
     def bugreport(self) -> str:
         """The text of a bug report: versions, platform and settings without their secrets."""

@@ -189,6 +189,7 @@ def _broker_options(conf: Settings) -> BrokerOptions:
         queue_max_priority=conf.task_queue_max_priority,
         delayed_queue_type=conf.broker_native_delayed_delivery_queue_type or "quorum",
         dead_letter_expires=seconds(conf.dead_letter_expires) or None,
+        dead_letter_limit=conf.dead_letter_limit or None,
         result_expires=seconds(conf.result_expires) or None,
         result_failure_expires=_own_expiry(conf.result_failure_expires),
         result_chord_expires=_own_expiry(conf.result_chord_expires),

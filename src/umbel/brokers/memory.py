@@ -8,23 +8,25 @@ from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 from umbel.brokers.arrivals import Arrivals
-from umbel.brokers.base import Capabilities, DeadLetter, Delivery, records_of
+from umbel.brokers.base import Capabilities, Delivery, records_of
 from umbel.brokers.lost import tell_lost
+from umbel.brokers.memory_dead import MemoryDeadReader, bury, forget_expired, letters_of
 from umbel.brokers.options import BrokerOptions
 from umbel.brokers.redelivery import mark_redelivered
 from umbel.brokers.turns import rotate, take_turns
 from umbel.core.bindings import no_queue_bound, spread, spread_or_refuse
-from umbel.core.destination import BROADCAST_TYPES
 from umbel.core.causes import Cause, Loss, add_losses, losses_of
+from umbel.core.destination import BROADCAST_TYPES
 from umbel.core.protocol import pack_native
 from umbel.errors import BrokerError
-from umbel.stores.memory import Entry, Held, Letter, stores
+from umbel.stores.memory import Entry, Held, stores
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Sequence
 
-    from umbel.brokers.base import Disposition, FetchPlan
+    from umbel.brokers.base import DeadLetter, Disposition, FetchPlan
     from umbel.core.bindings import Binding
+    from umbel.core.causes import Losses
     from umbel.core.clock import Clock
     from umbel.core.destination import Destination
     from umbel.core.protocol import Envelope
@@ -111,12 +113,12 @@ class MemoryBroker:
     def dead_reader(self, queue: str) -> MemoryDeadReader:
         return MemoryDeadReader(self._store, queue, self.options.dead_letter_expires)
 
-    def revoke(self, task_ids: Sequence[str], expires: float) -> None:
-        store = self._store
     def bound(self) -> list[Binding]:
         with self._store.lock:
             return list(self._store.bindings)
 
+    def revoke(self, task_ids: Sequence[str], expires: float) -> None:
+        store = self._store
         with store.lock:
             now = store.clock.now()
             for task_id in [each for each, gone_at in store.revoked.items() if gone_at <= now]:
@@ -153,13 +155,6 @@ def _broadcast(store: MemoryStore, publication: Publication) -> None:
 def _matches(pattern: str, routing_key: str) -> bool:
     """Whether a subscription's pattern, in which ``#`` at the end stands for any text, takes a routing key."""
     return routing_key.startswith(pattern[:-1]) if pattern.endswith("#") else routing_key == pattern
-
-
-def _bury(store: MemoryStore, queue: str, expires: float | None) -> None:
-    """Forget the dead letters whose time is over."""
-    letters = store.dead[queue]
-    while expires is not None and letters and letters[0].at + expires <= store.clock.now():
-        letters.popleft()
 
 
 class MemoryPublisher:
@@ -261,6 +256,14 @@ class MemoryConsumer:
             first = [self._store.delayed[queue][0][0] for queue in plan.queues if self._store.delayed[queue]]
         return min([_LONGEST_WAIT, *(max(at - self._store.clock.now(), 0.001) for at in first)])
 
+    async def begin(self, deliveries: Sequence[Delivery]) -> list[Losses]:
+        with self._store.lock:
+            for delivery in deliveries:
+                held = self._store.held[self.identity].get(delivery.tag)
+                if held is not None:
+                    held.begun = True
+        return [losses_of(delivery.payload) for delivery in deliveries]
+
     async def settle(self, batch: Sequence[Disposition]) -> list[DueChord]:
         with self._store.lock:
             due = [chord for disposition in batch for chord in self._settle_one(disposition)]
@@ -282,11 +285,11 @@ class MemoryConsumer:
         for publication in lost:
             reason = no_queue_bound(publication.destination)
             if tell_lost(reason, queue):
-                self._bury(queue, publication.payload, reason)
+                self._bury(queue, publication.payload, reason, Cause("unroutable"))
         if held is not None:
             self._end(held, disposition)
         elif disposition.action == "dead_letter":
-            self._bury(queue, disposition.payload or b"", disposition.reason)
+            self._bury(queue, disposition.payload or b"", disposition.reason, disposition.cause)
         options = self._options
         return self._store.put_results(
             records_of(disposition), options.result_lifetime, options.chord_lifetime()
@@ -303,10 +306,10 @@ class MemoryConsumer:
                 later = Entry(entry.priority, 0, payload, entry.redelivered)
                 heapq.heappush(store.delayed[held.queue], (disposition.due, store.back(), later))
             case "dead_letter":
-                self._bury(held.queue, payload, disposition.reason)
+                self._bury(held.queue, payload, disposition.reason, disposition.cause)
 
-    def _bury(self, queue: str, payload: bytes, reason: str) -> None:
-        self._store.dead[queue].append(Letter(payload, reason, self._store.clock.now()))
+    def _bury(self, queue: str, payload: bytes, reason: str, cause: Cause | None) -> None:
+        bury(self._store, queue, payload, reason, cause, self._options)
 
     async def renew(self) -> None:
         with self._store.lock:
@@ -320,7 +323,14 @@ class MemoryConsumer:
         with store.lock:
             now = store.clock.now()
             lapsed = [name for name in store.held if store.leases.get(name, 0.0) <= now]
+            for name in lapsed:
+                self._count_losses(name, now)
             return sum(self._give_back(name, lambda _tag: True) for name in lapsed)
+
+    def _count_losses(self, identity: str, now: float) -> None:
+        for held in self._store.held[identity].values():
+            if held.begun or not losses_of(held.entry.payload).count:
+                held.entry.payload = add_losses(held.entry.payload, [Loss(identity, now)])
 
     async def reconcile(self, held: Collection[bytes]) -> int:
         known = frozenset(held)

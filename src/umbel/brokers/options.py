@@ -30,6 +30,7 @@ class BrokerOptions(msgspec.Struct, frozen=True, kw_only=True):
     queue_max_priority: int | None = None  #: ``task_queue_max_priority``
     delayed_queue_type: str = "quorum"  #: ``broker_native_delayed_delivery_queue_type``
     dead_letter_expires: float | None = 14 * 86400.0  #: how long dead letters are kept; None: for ever
+    dead_letter_limit: int | None = 100_000  #: how many of each queue, the newest; None: any number
     result_expires: float | None = 86400.0  #: ``result_expires``; None: results are kept for ever
     result_failure_expires: float | None = None  #: ``result_failure_expires``; None: as ``result_expires``
     result_chord_expires: float | None = None  #: ``result_chord_expires``; None: as ``result_expires``

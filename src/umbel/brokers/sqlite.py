@@ -12,10 +12,11 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final
 from weakref import WeakSet
 
-from umbel.brokers.base import Capabilities, DeadLetter
+from umbel.brokers.base import Capabilities
 from umbel.brokers.sqlite_bindings import BindingTable
 from umbel.brokers.sqlite_broadcasts import SqliteSubscription
 from umbel.brokers.sqlite_consumer import SqliteConsumer
+from umbel.brokers.sqlite_dead import DeadLetters, SqliteDeadReader
 from umbel.brokers.sqlite_messages import insert, lines_of, ring
 from umbel.core.bindings import Bindings, no_queue_bound
 from umbel.core.destination import BROADCAST_TYPES
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from sqlite3 import Connection
 
+    from umbel.brokers.base import DeadLetter
     from umbel.brokers.options import BrokerOptions
     from umbel.core.bindings import Binding
     from umbel.core.clock import Clock
@@ -45,9 +47,9 @@ _REVOKE: Final = """
 INSERT INTO revoked (task_id, gone_at) VALUES (?, ?)
 ON CONFLICT (task_id) DO UPDATE SET gone_at = max(gone_at, excluded.gone_at)
 """
-
-
 _REVOKED: Final = "SELECT task_id, gone_at FROM revoked WHERE gone_at > ?"
+
+
 class SqliteBroker:
     """The broker in one file."""
 
@@ -61,6 +63,7 @@ class SqliteBroker:
         self.options = options
         self._clock = clock
         self._database = self._connect()
+        self._dead = DeadLetters(self._database, options)
         self._consumers: WeakSet[SqliteConsumer] = WeakSet()
         self._declared = Bindings()
 
@@ -70,8 +73,12 @@ class SqliteBroker:
         return cls(locate(url, options.transport), options, clock=clock)
 
     def _connect(self) -> Database:
-        expires = self.options.dead_letter_expires
-        return Database(self.location, clock=self._clock, dead_letter_expires=expires)
+        return Database(
+            self.location,
+            clock=self._clock,
+            dead_letter_expires=self.options.dead_letter_expires,
+            dead_letter_limit=self.options.dead_letter_limit,
+        )
 
     def pack(self, envelope: Envelope, destination: Destination) -> bytes:
         return pack_native(envelope)
@@ -131,6 +138,9 @@ class SqliteBroker:
     def dead_reader(self, queue: str) -> SqliteDeadReader:
         return SqliteDeadReader(self._dead, queue)
 
+    def bound(self) -> list[Binding]:
+        return BindingTable(self._database, self._declared).everything()
+
     def revoke(self, task_ids: Sequence[str], expires: float) -> None:
         now = self._database.clock.now()
         rows = [(task_id, now + expires) for task_id in task_ids]
@@ -138,9 +148,6 @@ class SqliteBroker:
         def keep(connection: Connection) -> None:
             connection.execute(_FORGET_REVOKED, (now,))
             connection.executemany(_REVOKE, rows)
-    def bound(self) -> list[Binding]:
-        return BindingTable(self._database, self._declared).everything()
-
 
         self._database.write(keep)
 

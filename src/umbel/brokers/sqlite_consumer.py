@@ -7,9 +7,11 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from umbel.brokers import sqlite_broadcasts as broadcasts
+from umbel.brokers import sqlite_dead as dead
 from umbel.brokers import sqlite_messages as messages
 from umbel.brokers.base import records_of
 from umbel.brokers.turns import rotate
+from umbel.core.causes import losses_of
 from umbel.stores import sqlite_chords as chords
 from umbel.stores.doorbell import LOOK_EVERY, MESSAGES, rung, topic_bits
 from umbel.stores.sqlite import put_results, ring_results
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from umbel.brokers.base import Delivery, Disposition, FetchPlan
     from umbel.brokers.options import BrokerOptions
     from umbel.brokers.sqlite_bindings import BindingTable
+    from umbel.core.causes import Losses
     from umbel.core.records import ChordEnd, DueChord
     from umbel.stores.doorbell import Doorbell
     from umbel.stores.sqlite import Database
@@ -134,6 +137,12 @@ class SqliteConsumer:
             return LOOK_EVERY
         return min(LOOK_EVERY, max(due - self._database.clock.now(), 0.0))
 
+    async def begin(self, deliveries: Sequence[Delivery]) -> list[Losses]:
+        tags = [messages.parse_tag(delivery.tag, self.identity) for delivery in deliveries]
+        rows = [tag for tag in tags if tag is not None]
+        await self._write(lambda connection: dead.note_begun(connection, rows))
+        return [losses_of(delivery.payload) for delivery in deliveries]
+
     async def settle(self, batch: Sequence[Disposition]) -> list[DueChord]:
         return await self._run(lambda: self._settle(batch)) if batch else []
 
@@ -152,7 +161,7 @@ class SqliteConsumer:
                 messages.bury_beside(connection, self.identity, disposition, lost, now)
                 if disposition.unheld:
                     if disposition.action == "dead_letter":
-                        messages.bury(connection, disposition, now)
+                        messages.bury_unheld(connection, disposition, now)
                 elif not messages.end(connection, self.identity, disposition, now):
                     continue
                 moved = moved or (not disposition.unheld and disposition.action in _RETURNING)
@@ -192,7 +201,7 @@ class SqliteConsumer:
 
         def lapsed(connection: Connection) -> list[int]:
             connection.execute(_END_LAPSED, (now,))
-            return [row for (row,) in connection.execute(_LAPSED_ROWS, (now,))]
+            return dead.take_lapsed(connection, now)
 
         return self._give_back(lapsed, redelivered=True)
 

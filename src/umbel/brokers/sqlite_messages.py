@@ -14,6 +14,7 @@ from umbel.brokers.lost import tell_lost
 from umbel.brokers.redelivery import mark_redelivered
 from umbel.brokers.turns import take_turns
 from umbel.core.bindings import no_queue_bound
+from umbel.core.causes import Cause, write_cause
 from umbel.core.destination import BROADCAST_TYPES
 from umbel.core.textrepr import utf8_text
 from umbel.stores.doorbell import MESSAGES, topic_bits
@@ -64,13 +65,10 @@ _DELAY: Final = """
 UPDATE messages SET owner = NULL, due = ?, payload = coalesce(?, payload)
 WHERE id = ? AND deliveries = ? AND owner = ?
 """
-_BURY: Final = """
-INSERT INTO dead_letters (queue, payload, reason, at)
-SELECT queue, coalesce(?, payload), ?, ? FROM messages WHERE id = ? AND deliveries = ? AND owner = ?
-"""
+_BURY: Final = "INSERT INTO dead_letters (queue, payload, reason, at) VALUES (?, ?, ?, ?) RETURNING id"
+_EXPLAIN: Final = "INSERT OR REPLACE INTO dead_causes (id, cause) VALUES (?, ?)"
 
-_QUEUE_OF: Final = "SELECT queue FROM messages WHERE id = ? AND deliveries = ? AND owner = ?"
-_BURY_UNHELD: Final = "INSERT INTO dead_letters (queue, payload, reason, at) VALUES (?, ?, ?, ?)"
+_FIND_HELD: Final = "SELECT queue, payload FROM messages WHERE id = ? AND deliveries = ? AND owner = ?"
 
 _HELD: Final = "SELECT id, deliveries FROM messages WHERE owner = ?"
 _QUEUES_OF: Final = "SELECT DISTINCT queue FROM messages WHERE id IN (SELECT value FROM json_each(?))"
@@ -154,7 +152,7 @@ def _hold(connection: Connection, owner: str, row: int) -> Delivery:
 
 def end(connection: Connection, owner: str, disposition: Disposition, now: float) -> bool:
     """Let one delivery leave the held set by its action; False, and nothing done, when ``owner`` does not hold it."""
-    mine = _parse(disposition.tag, owner)
+    mine = parse_tag(disposition.tag, owner)
     if mine is None:
         return False
     payload = disposition.payload
@@ -169,7 +167,9 @@ def end(connection: Connection, owner: str, disposition: Disposition, now: float
         case "requeue":
             connection.execute(_TO_BACK, (payload, *mine))
         case "dead_letter":
-            connection.execute(_BURY, (payload, utf8_text(disposition.reason), now, *mine))
+            for queue, stored in connection.execute(_FIND_HELD, mine).fetchall():
+                kept = stored if payload is None else payload
+                bury(connection, queue, kept, disposition.reason, disposition.cause, now)
     return connection.execute(_ACK, mine).rowcount > 0
 
 
@@ -180,20 +180,29 @@ def bury_beside(
     for publication in lost:
         reason, queue = no_queue_bound(publication.destination), disposition.queue
         if not disposition.unheld:
-            [queue] = connection.execute(
-                _QUEUE_OF, _parse(disposition.tag, owner) or (0, 0, "")
-            ).fetchone() or [""]
+            mine = parse_tag(disposition.tag, owner) or (0, 0, "")
+            [queue, _] = connection.execute(_FIND_HELD, mine).fetchone() or ["", b""]
         if tell_lost(reason, queue):
-            connection.execute(_BURY_UNHELD, (queue, publication.payload, reason, now))
+            bury(connection, queue, publication.payload, reason, Cause("unroutable"), now)
 
 
-def bury(connection: Connection, disposition: Disposition, now: float) -> None:
+def bury_unheld(connection: Connection, disposition: Disposition, now: float) -> None:
     """Keep a dead letter whose delivery was acknowledged early."""
-    reason = utf8_text(disposition.reason)
-    connection.execute(_BURY_UNHELD, (disposition.queue, disposition.payload or b"", reason, now))
+    payload = disposition.payload or b""
+    bury(connection, disposition.queue, payload, disposition.reason, disposition.cause, now)
 
 
-def _parse(tag: bytes, owner: str) -> tuple[int, int, str] | None:
+def bury(
+    connection: Connection, queue: str, payload: bytes, reason: str, cause: Cause | None, now: float
+) -> None:
+    """Keep a payload as a dead letter, and what led to that beside it."""
+    [[number]] = connection.execute(_BURY, (queue, payload, utf8_text(reason), now)).fetchall()
+    if cause is not None:
+        connection.execute(_EXPLAIN, (number, write_cause("", cause)))
+
+
+def parse_tag(tag: bytes, owner: str) -> tuple[int, int, str] | None:
+    """What a tag says, with the owner as statements take it; None for what is no tag of ours."""
     row, _, deliveries = tag.partition(b".")
     if not (row.isdigit() and deliveries.isdigit() and len(tag) < 37):
         return None

@@ -146,6 +146,13 @@ TASKS = (
     ),
     _task("task_queues", QUEUES, None, "The queues; None means the default queue only."),
     _task("task_queue_max_priority", INT, None, "Highest priority (x-max-priority) of every queue."),
+    _task(
+        "task_quarantine_after",
+        INT,
+        3,
+        "How often a message may be lost with its worker before it goes to the dead letters; 0: as often as it likes.",
+        ours=True,
+    ),
     _task("task_reject_on_worker_lost", BOOL, None, "Put a late-acknowledged task back if its process dies."),
     _task(
         "task_retry_on_worker_lost", BOOL, False, "Retry a task whose pool process died, within max_retries."

@@ -303,6 +303,20 @@ WORKER = (
         ours=True,
     ),
     _worker(
+        "worker_max_age_per_child",
+        SECONDS,
+        None,
+        "Seconds after which a pool process is replaced; None: never.",
+        ours=True,
+    ),
+    _worker(
+        "worker_age_jitter",
+        FLOAT,
+        0.2,
+        "Part of worker_max_age_per_child by which each process's time is shorter, at random up to that.",
+        ours=True,
+    ),
+    _worker(
         "worker_loop_block_timeout",
         SECONDS,
         1.0,

@@ -25,6 +25,9 @@ class RunnableTask(Protocol):
     acks_on_failure_or_timeout: bool | None
     reject_on_worker_lost: bool | None
     retry_on_worker_lost: bool | None
+    quarantine_after: int
+    dead_letter_failed: bool
+    dead_letter_expired: bool
     max_retries: int | None
     default_retry_delay: float
     store_errors_even_if_ignored: bool

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from umbel.core.bindings import Bindings
+from umbel.core.causes import Cause
 from umbel.core.clock import SystemClock
 from umbel.core.records import DueChord
 from umbel.core.states import SUCCESS
@@ -36,10 +37,11 @@ class Entry(msgspec.Struct, order=True):
 
 
 class Held(msgspec.Struct):
-    """A message that a consumer holds."""
+    """A message that a consumer holds; ``begun`` says that it was redelivered and work on it began."""
 
     queue: str
     entry: Entry
+    begun: bool = False
 
 
 class Letter(msgspec.Struct):
@@ -48,6 +50,8 @@ class Letter(msgspec.Struct):
     payload: bytes
     reason: str
     at: float
+    number: int
+    cause: Cause
 
 
 class StoredResult(msgspec.Struct):
@@ -91,11 +95,11 @@ class MemoryStore:
         self.chords: dict[str, Chord] = {}
         #: Chords to be completed, by group, each with the instant from which on anyone may do so.
         self.due: dict[str, tuple[float, DueChord]] = {}
+        self.revoked: dict[str, float] = {}  #: ids of revoked tasks, and when they are forgotten
         self.bindings = Bindings()
         #: Who listens, by exchange and routing key; called with each payload.
         self.listeners: defaultdict[tuple[str, str], set[Callable[[bytes], None]]] = defaultdict(set)
         self._wakers: set[Callable[[], None]] = set()
-        self.revoked: dict[str, float] = {}  #: ids of revoked tasks, and when they are forgotten
         self._back = 0
         self._front = 0
 

@@ -115,12 +115,14 @@ class Database:
         *,
         clock: Clock | None = None,
         dead_letter_expires: float | None = None,
+        dead_letter_limit: int | None = None,
         failure: type[OperationalError] = BrokerConnectionError,
     ) -> None:
         self.location = location
         self.clock = clock or SystemClock()
         self.ringer = Ringer(wake_directory(location.path))
         self._dead_letter_expires = dead_letter_expires
+        self._dead_letter_limit = -1 if dead_letter_limit is None else dead_letter_limit
         self._failure = failure
         self._process = _Process()
         self._next_prune = 0.0
@@ -177,12 +179,25 @@ class Database:
         def delete(connection: sqlite3.Connection) -> bool:
             results = connection.execute(_PRUNE_RESULTS, (now, _PRUNE_ROWS)).rowcount
             letters = connection.execute(_PRUNE_DEAD, (died_before, _PRUNE_ROWS)).rowcount
+            letters = max(letters, self._prune_surplus(connection))
+            connection.execute(_PRUNE_BEGUN)
             connection.execute(_PRUNE_BROADCASTS, (now,))
             return max(results, letters, sqlite_chords.prune(connection, now, _PRUNE_ROWS)) == _PRUNE_ROWS
 
         more = self._use(lambda connection: _transact(connection, delete), PATIENCE, self._failure)
         self._use(_vacuum, PATIENCE, self._failure)
         return more
+
+    def _prune_surplus(self, connection: sqlite3.Connection) -> int:
+        """Delete the oldest dead letters of queues that have too many; says how many of one at the most."""
+        limit = self._dead_letter_limit
+        if limit < 0:
+            return 0
+        most = 0
+        for queue, count in connection.execute(_CROWDED, (limit,)).fetchall():
+            surplus = min(count - limit, _PRUNE_ROWS)
+            most = max(most, connection.execute(_PRUNE_SURPLUS, (queue, surplus)).rowcount)
+        return most
 
     def close(self) -> None:
         """Close this process's connection; the next use opens another. Safe twice."""
@@ -201,6 +216,17 @@ _PRUNE_BROADCASTS: Final = "DELETE FROM broadcasts WHERE gone_at <= ?"
 _PRUNE_DEAD: Final = (
     "DELETE FROM dead_letters WHERE id IN (SELECT id FROM dead_letters WHERE at <= ? ORDER BY at LIMIT ?)"
 )
+
+_CROWDED: Final = "SELECT queue, count(*) FROM dead_letters GROUP BY queue HAVING count(*) > ?"
+_PRUNE_SURPLUS: Final = (
+    "DELETE FROM dead_letters WHERE id IN (SELECT id FROM dead_letters WHERE queue = ? ORDER BY id LIMIT ?)"
+)
+_PRUNE_BEGUN: Final = """
+DELETE FROM begun WHERE NOT EXISTS (
+    SELECT 1 FROM messages
+    WHERE messages.id = begun.id AND messages.deliveries = begun.deliveries AND owner IS NOT NULL
+)
+"""
 
 
 def _connect(location: Location) -> sqlite3.Connection:

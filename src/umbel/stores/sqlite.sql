@@ -34,6 +34,20 @@ CREATE TABLE IF NOT EXISTS dead_letters (
 CREATE INDEX IF NOT EXISTS dead_letters_queue ON dead_letters (queue, id);
 CREATE INDEX IF NOT EXISTS dead_letters_at ON dead_letters (at);
 
+-- Why, beside its reason, a message is a dead letter: JSON. Goes with its letter, whoever deletes that.
+CREATE TABLE IF NOT EXISTS dead_causes (
+    id    INTEGER PRIMARY KEY,
+    cause TEXT NOT NULL
+);
+CREATE TRIGGER IF NOT EXISTS dead_letters_deleted AFTER DELETE ON dead_letters
+BEGIN DELETE FROM dead_causes WHERE id = OLD.id; END;
+
+-- Redelivered messages on which work has begun: of the next loss of these it is counted that it happened.
+CREATE TABLE IF NOT EXISTS begun (
+    id         INTEGER PRIMARY KEY,
+    deliveries INTEGER NOT NULL
+);
+
 -- Broadcasts: subscribers read on from the id at which they began; gone_at is soon.
 CREATE TABLE IF NOT EXISTS broadcasts (
     id          INTEGER PRIMARY KEY AUTOINCREMENT, -- never used twice, so that nobody misses one after a deletion
@@ -53,6 +67,13 @@ CREATE TABLE IF NOT EXISTS bindings (
     PRIMARY KEY (exchange, exchange_type, routing_key, queue)
 ) WITHOUT ROWID;
 
+-- Tasks that must not run; whoever adds some deletes those whose time is over.
+CREATE TABLE IF NOT EXISTS revoked (
+    task_id TEXT PRIMARY KEY,
+    gone_at REAL NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS revoked_gone_at ON revoked (gone_at);
+
 CREATE TABLE IF NOT EXISTS results (
     id       INTEGER PRIMARY KEY AUTOINCREMENT, -- grows with each change, so that waiters can read what is new
     task_id  TEXT NOT NULL UNIQUE,
@@ -67,13 +88,6 @@ CREATE TABLE IF NOT EXISTS counters (
     value INTEGER NOT NULL
 ) WITHOUT ROWID;
 INSERT OR IGNORE INTO counters VALUES ('front', 0);
--- Tasks that must not run; whoever adds some deletes those whose time is over.
-CREATE TABLE IF NOT EXISTS revoked (
-    task_id TEXT PRIMARY KEY,
-    gone_at REAL NOT NULL
-) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS revoked_gone_at ON revoked (gone_at);
-
 
 -- Groups that were saved: which results make them up.
 CREATE TABLE IF NOT EXISTS groups (

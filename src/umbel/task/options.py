@@ -60,6 +60,9 @@ class TaskOptions(DeliveryOptions, total=False):
     acks_on_failure_or_timeout: bool | None
     reject_on_worker_lost: bool | None
     retry_on_worker_lost: bool | None
+    quarantine_after: int | None
+    dead_letter_failed: bool | None
+    dead_letter_expired: bool | None
     throws: type[BaseException] | Sequence[type[BaseException]]
     resultrepr_maxsize: int
     autoretry_for: Sequence[type[BaseException]]

@@ -71,6 +71,9 @@ class Task(Handlers, Telling, Workflows, Generic[P, R]):
     acks_on_timeout: bool | None = None  #: ``task_acks_on_timeout``, else ``acks_on_failure_or_timeout``
     reject_on_worker_lost: bool | None = None  #: ``task_reject_on_worker_lost``
     retry_on_worker_lost: bool | None = None  #: ``task_retry_on_worker_lost``
+    quarantine_after: int = cast("int", None)  #: ``task_quarantine_after``
+    dead_letter_failed: bool = cast("bool", None)  #: ``dead_letter_failed``
+    dead_letter_expired: bool = cast("bool", None)  #: ``dead_letter_expired``
     throws: Any = ()  #: errors that are part of normal operation: logged without traceback
     expires: Any = None
     priority: int | None = None  #: ``task_default_priority``
@@ -105,6 +108,9 @@ class Task(Handlers, Telling, Workflows, Generic[P, R]):
         ("acks_on_timeout", "task_acks_on_timeout"),
         ("reject_on_worker_lost", "task_reject_on_worker_lost"),
         ("retry_on_worker_lost", "task_retry_on_worker_lost"),
+        ("quarantine_after", "task_quarantine_after"),
+        ("dead_letter_failed", "dead_letter_failed"),
+        ("dead_letter_expired", "dead_letter_expired"),
         ("ignore_result", "task_ignore_result"),
         ("store_eager_result", "task_store_eager_result"),
         ("store_errors_even_if_ignored", "task_store_errors_even_if_ignored"),

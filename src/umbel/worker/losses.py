@@ -2,7 +2,8 @@
 
 The policy is Celery's: an early-acknowledged job has failed; a late-acknowledged one goes back to its queue if
 ``task_reject_on_worker_lost`` says so, else it has failed; with ``task_retry_on_worker_lost`` it is tried again as a
-retry. A hard time limit is a failure, acknowledged or not as ``task_acks_on_timeout`` says.
+retry. How often a message goes back is counted (``task_quarantine_after``). A hard time limit is a failure,
+acknowledged or not as ``task_acks_on_timeout`` says.
 """
 
 from __future__ import annotations
@@ -10,8 +11,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+import time
 from typing import TYPE_CHECKING
 
+from umbel.core.causes import Loss, add_losses, losses_of
 from umbel.errors import Reject, WorkerLostError
 from umbel.pools.base import Report
 from umbel.worker.intake import time_limits
@@ -76,22 +79,42 @@ class Losses:
         """What is said of a lost job; never raises, for then nobody would settle it."""
         payload = job.delivery.payload
         try:
-            return self._reporter.lost_report(
+            report = self._reporter.lost_report(
                 job.seq, job.task, payload, loss.cause, loss.why, limit, queue=job.delivery.queue
             )
+            counts = loss.cause == "worker_lost" and report.action == "requeue" and not job.acked
+            return self._counted(job, report) if counts else report
         except Reject as refusal:
             # Raised by the task's on_failure; where the message was acknowledged it stays so.
             action: Action = "requeue" if refusal.requeue else "dead_letter"
-            return Report(job.seq, "REJECTED", action, 0.0, reason=str(refusal.reason or "rejected"))
+            cause = None if refusal.requeue else self._reporter.cause("rejected")
+            reason = str(refusal.reason or "rejected")
+            return Report(job.seq, "REJECTED", action, 0.0, reason=reason, cause=cause)
         except BaseException as error:
             # User code runs here, and may raise what it likes, SystemExit too, which would end the loop.
             name, task_id = job.header.name, job.header.id
             logger.critical("Cannot report the loss of %s[%s]: %r", name, task_id, error, exc_info=error)
             context = self._reporter.context_of_payload(payload)
             lost = WorkerLostError(f"Worker exited prematurely: {loss.why}.")
-            report = self._reporter.refused_report(job.seq, context, lost, f"lost: {loss.why}")
+            report = self._reporter.refused_report(job.seq, context, lost, "failed", f"lost: {loss.why}")
             report.publish = []  # error callbacks are what may have failed
             return report
+
+    def _counted(self, job: Job, report: Report) -> Report:
+        """Write into a message that goes back to its queue that it was lost; too often, and it is given up instead."""
+        payload, loss = job.delivery.payload, Loss(self._reporter.hostname, time.time())
+        losses = (job.losses or losses_of(payload)).plus(loss)
+        if 0 < job.task.quarantine_after <= losses.count:
+            logger.critical(
+                "Task %s[%s] was lost with its process for the %d. time: it is kept with the dead letters of queue %s",
+                job.header.name,
+                job.header.id,
+                losses.count,
+                job.delivery.queue,
+            )
+            return self._reporter.quarantined_report(job.seq, payload, losses, job.task, job.delivery.queue)
+        report.payload = add_losses(payload, [loss])
+        return report
 
     def _tell(self, job: Job, loss: Lost, report: Report, limit: float | None) -> None:
         match loss.cause:

@@ -145,6 +145,10 @@ class Narrator:
             request_logger.error("Task handler raised error: %r", error)
             self._tell("task-failed", job, exception=repr(error), traceback=None)
 
+    def quarantined(self, job: Job, report: Report) -> None:
+        """A job was lost with its worker too often to be run again."""
+        self._tell("task-failed", job, exception=report.error, traceback=None)
+
     def request(self, job: Job) -> Request:
         """The job as Celery's signals show it."""
         return Request(job, self._hostname, self._accept)

@@ -7,7 +7,9 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from umbel.brokers.base import Disposition
+from umbel.core.causes import kind_of_refusal
 from umbel.core.destination import Destination
+from umbel.core.failures import format_traceback
 from umbel.core.protocol import peek, read_envelope, upgrade
 from umbel.errors import NotRegistered
 from umbel.signals import task_rejected, task_unknown
@@ -16,6 +18,7 @@ from umbel.worker.settlement import disposition_of
 if TYPE_CHECKING:
     from umbel.app import Umbel
     from umbel.brokers.base import Delivery
+    from umbel.core.causes import Losses
     from umbel.core.protocol import Header
     from umbel.execution.report import Reporter
     from umbel.worker.ledger import Job
@@ -33,7 +36,7 @@ class Refusals:
         self._reporter = reporter
         self._settlement = settlement
         self._narrator = narrator
-        #: Messages refused here, by kind: unreadable, broken, unknown, revoked, expired, invalid.
+        #: Messages refused here, by kind: unreadable, broken, unknown, revoked, expired, invalid, quarantined.
         self.counts: Counter[str] = Counter()
 
     def upgrade(self, delivery: Delivery) -> Header:
@@ -52,9 +55,9 @@ class Refusals:
         logger.critical(
             "Can't decode message: %s [queue:%s, %d bytes]", error, delivery.queue, len(delivery.payload)
         )
-        self._settlement.add(
-            Disposition(delivery.tag, "dead_letter", reason=f"{type(error).__name__}: {error}")
-        )
+        reason = f"{type(error).__name__}: {error}"
+        cause = self._reporter.cause(kind_of_refusal(error), error)
+        self._settlement.add(Disposition(delivery.tag, "dead_letter", reason=reason, cause=cause))
         if task_rejected.receivers:
             task_rejected.send(sender=self, message=delivery, exc=error)
 
@@ -62,7 +65,9 @@ class Refusals:
         """A message that made this worker's own code fail: to the dead letters, where it can be looked at."""
         self.counts["broken"] += 1
         logger.critical("Cannot take message from queue %s: %r", delivery.queue, error, exc_info=error)
-        self._settlement.add(Disposition(delivery.tag, "dead_letter", reason=f"internal error: {error!r}"))
+        cause = self._reporter.cause("internal", error, format_traceback(error))
+        reason = f"internal error: {error!r}"
+        self._settlement.add(Disposition(delivery.tag, "dead_letter", reason=reason, cause=cause))
 
     def unknown(self, delivery: Delivery, header: Header) -> None:
         """A message for a task that is not registered here: its result is a failure, itself a dead letter."""
@@ -83,6 +88,7 @@ class Refusals:
                 publish=report.publish,
                 result=report.result,
                 followers=report.followers,
+                cause=report.cause,
             )
         )
         error = NotRegistered(header.task)
@@ -95,8 +101,30 @@ class Refusals:
         self.counts[reason] += 1
         if reason == "invalid":
             logger.error("Received invalid task message: %s [%s]", detail, job.header.id)
-            self._settlement.add(Disposition(job.delivery.tag, "dead_letter", reason=f"invalid: {detail}"))
+            cause = self._reporter.cause("invalid")
+            self._settlement.add(
+                Disposition(job.delivery.tag, "dead_letter", reason=f"invalid: {detail}", cause=cause)
+            )
             return
         self._narrator.revoked(job, expired=reason == "expired")
         report = self._reporter.revoked_payload_report(job.seq, job.delivery.payload, reason, job.task)
+        self._settlement.add(disposition_of(job, report))
+
+    def quarantined(self, job: Job, losses: Losses) -> None:
+        """A job that was lost with its worker too often to be tried again: a failure, itself a dead letter."""
+        self.counts["quarantined"] += 1
+        logger.critical(
+            "Task %s[%s] was lost with its worker %d times: it is not run again, but kept with the dead letters of "
+            "queue %s [quarantine_after: %d].",
+            job.header.name,
+            job.header.id,
+            losses.count,
+            job.delivery.queue,
+            job.task.quarantine_after,
+        )
+        delivery = job.delivery
+        report = self._reporter.quarantined_report(
+            job.seq, delivery.payload, losses, job.task, delivery.queue
+        )
+        self._narrator.quarantined(job, report)
         self._settlement.add(disposition_of(job, report))

@@ -19,8 +19,8 @@ from umbel.brokers.amqp.management import OPTIONS as _MANAGEMENT_OPTIONS
 from umbel.brokers.amqp.management import fetch_bindings
 from umbel.brokers.amqp.messages import pack_amqp
 from umbel.brokers.amqp.publisher import AmqpAsyncPublisher, AmqpPublisher
-from umbel.brokers.amqp.sending import Sender
 from umbel.brokers.amqp.revoked import KeptIds
+from umbel.brokers.amqp.sending import Sender
 from umbel.brokers.amqp.subscription import AmqpSubscription
 from umbel.brokers.amqp.topology import MissingQueues, Topology
 from umbel.brokers.base import Capabilities
@@ -68,10 +68,10 @@ class AmqpBroker:
         exact_front=False,
         joint_priorities=False,
         amqp_topics=True,
-    )
         revocations=True,
         first_loss=False,
         atomic_replay=False,
+    )
 
     def __init__(self, url: str, options: BrokerOptions) -> None:
         self._options = options
@@ -98,8 +98,8 @@ class AmqpBroker:
         )
         self._publishers: WeakSet[AmqpPublisher] = WeakSet()
         self._asking = self.publisher()
-        self.store = addresses[0].identity
         self._kept_ids = KeptIds(self._topology, self._asking)
+        self.store = addresses[0].identity
 
     @property
     def display_url(self) -> str:
@@ -131,7 +131,7 @@ class AmqpBroker:
 
     def consumer(self, identity: str, lease: float) -> AmqpConsumer:
         """A consumer whose lease lasts ``lease`` seconds from each renewal."""
-        sender = Sender(self._failover, self._topology)
+        sender = Sender(self._failover, self._topology, self._options.dead_letter_limit)
         return AmqpConsumer(identity, lease, self._failover, self._topology, sender, self._options)
 
     def subscriber(self, exchange: str, routing_key: str = "", exchange_type: str = "fanout") -> Subscription:
@@ -161,7 +161,6 @@ class AmqpBroker:
         newest = reversed(self._asking.peek(dead_queue(queue), limit, _ANSWER_TIMEOUT))
         return [exhume(queue, delivered.properties, delivered.body) for delivered in newest]
 
-    def close(self) -> None:
     def dead_count(self, queue: str) -> int:
         """Dead letters of a queue, without those that somebody is looking at."""
         return self.depth(dead_queue(queue))
@@ -173,6 +172,7 @@ class AmqpBroker:
     def dead_reader(self, queue: str) -> AmqpDeadReader:
         """Goes through the dead letters of a queue."""
         return AmqpDeadReader(self._quiet_failover, queue, self._asking)
+
     def bound(self) -> list[Binding]:
         """What RabbitMQ's management plugin says: AMQP itself does not tell."""
         return fetch_bindings(self._failover.current, self._options.transport)
@@ -180,7 +180,6 @@ class AmqpBroker:
     def ask(self, request: requests.Request) -> tuple[object, ...]:
         """RabbitMQ's answer to any request: its fields. Raises ChannelClosedError when it is refused."""
         return self._asking.ask(request, _ANSWER_TIMEOUT)
-
 
     def revoke(self, task_ids: Sequence[str], expires: float) -> None:
         """Keep the ids of revoked tasks in a queue that is only ever looked at."""
@@ -191,6 +190,7 @@ class AmqpBroker:
         """The ids in that queue whose time is not over."""
         return self._kept_ids.read()
 
+    def close(self) -> None:
         """Close the connections of the broker and of its blocking publishers. Safe twice."""
         for publisher in list(self._publishers):
             publisher.close()

@@ -13,10 +13,14 @@ import logging
 import time
 from typing import TYPE_CHECKING, Any, Final
 
+from umbel.brokers.amqp.dead import DEAD_EXCHANGE
 from umbel.brokers.amqp.delayed import receiving
+from umbel.brokers.amqp.losses import LossBook
+from umbel.brokers.amqp.messages import DELAYED_PREFIX
 from umbel.brokers.amqp.placing import Placing
 from umbel.brokers.amqp.settling import Batch, came_before, payload_of
 from umbel.brokers.amqp.supply import OpenTags, Supply
+from umbel.brokers.amqp.translations import PayloadReader
 from umbel.brokers.base import Delivery
 from umbel.brokers.turns import rotate
 from umbel.errors import BrokerConnectionError, BrokerError
@@ -24,13 +28,14 @@ from umbel.stores.amqp.faults import ChannelClosedError
 from umbel.stores.amqp.link import open_link
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
     from umbel.brokers.amqp.sending import Sender
     from umbel.brokers.amqp.supply import Taken
     from umbel.brokers.amqp.topology import Topology
     from umbel.brokers.base import Disposition, FetchPlan
     from umbel.brokers.options import BrokerOptions
+    from umbel.core.causes import Losses
     from umbel.stores.amqp.failover import Failover
     from umbel.stores.amqp.link import Channel, Link
 
@@ -69,7 +74,9 @@ class AmqpConsumer:
         self._placing: Placing | None = None
         self._supply: Supply | None = None
         self._tags = OpenTags()
+        self._payloads = PayloadReader()
         self._held: dict[bytes, Taken] = {}
+        self._losses = LossBook(identity, sender.link)
         self._generation = 0
         self._plan: FetchPlan | None = None
         self._turn = 0
@@ -151,6 +158,8 @@ class AmqpConsumer:
         for queue in queues:
             assert self._placing is not None
             await self._placing.for_consumer(queue, again=queue in lost)
+            if self._topology.queue(queue).arguments.get("x-dead-letter-exchange") == DEAD_EXCHANGE:
+                await self._sender.place_ends([queue], ())
             if self._topology.queue(queue).auto_delete:
                 supply.keep(queue)
         if queues:
@@ -184,7 +193,12 @@ class AmqpConsumer:
             delivered = each.delivered
             tag = b"%d.%d" % (generation, delivered.tag)
             held[tag] = each
-            deliveries.append(Delivery(tag, each.queue, payload_of(each), came_before(delivered)))
+            again = came_before(delivered)
+            if again or delivered.exchange.startswith(DELAYED_PREFIX):
+                payload = payload_of(each)
+            else:
+                payload = self._payloads.read(delivered)
+            deliveries.append(Delivery(tag, each.queue, payload, again))
         return deliveries
 
     def _give_up_waiting(self) -> None:
@@ -203,6 +217,10 @@ class AmqpConsumer:
         for taken in rest:
             channel.nack(taken.delivered.tag, requeue=True)
         return len(rest)
+
+    async def begin(self, deliveries: Sequence[Delivery]) -> list[Losses]:
+        """As Consumer.begin. Raises BrokerConnectionError when the marks cannot be made."""
+        return await self._losses.begin(deliveries)
 
     # Settling.
 
@@ -224,6 +242,8 @@ class AmqpConsumer:
         if generation == self._generation:
             await self._end([step for step in work.steps if step not in failed])
         self._restore(failed, generation)
+        if self._losses.has_marks:
+            await self._end_losses(step.disposition for step in work.steps if step not in failed)
         if failed:
             raise BrokerError(f"RabbitMQ refused to settle {len(failed)} of {len(batch)} deliveries")
 
@@ -245,8 +265,18 @@ class AmqpConsumer:
                 work.add(disposition, taken)
         return work
 
+    async def _end_losses(self, dispositions: Iterable[Disposition]) -> None:
+        ended: list[bytes] = []
+        returned: list[bytes] = []
+        for disposition in dispositions:
+            (returned if disposition.action == "requeue" else ended).append(disposition.tag)
+        await self._losses.end(ended)
+        await self._losses.give_back(returned)
+
     def _has_dead_letter_exchange(self, queue: str) -> bool:
-        return "x-dead-letter-exchange" in self._topology.queue(queue).arguments
+        # What names ours is told more when it is put there than when it is rejected.
+        exchange = self._topology.queue(queue).arguments.get("x-dead-letter-exchange")
+        return exchange is not None and exchange != DEAD_EXCHANGE
 
     async def _publish(self, work: Batch, messages: Sequence[Any]) -> list[Any]:
         await self._sender.place_ends(work.dead_queues, work.delays)
@@ -339,6 +369,7 @@ class AmqpConsumer:
             self._tags.end(taken.delivered.tag)
             channel.nack(taken.delivered.tag, requeue=True)
             returned += 1
+            await self._losses.give_back([tag])
         await channel.set_prefetch(0)
         return returned
 
@@ -349,6 +380,7 @@ class AmqpConsumer:
         try:
             if link is not None and channel is not None and link.lost is None:
                 self._acknowledge_rest()
+                await self._losses.give_back()
                 await channel.aclose()
                 await link.aclose()
         finally:
@@ -364,3 +396,4 @@ class AmqpConsumer:
         self._linger = self._lapse = self._acking = None
         self._channel = self._supply = self._plan = None
         self._held.clear()
+        self._losses.forget()

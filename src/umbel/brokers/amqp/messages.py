@@ -39,7 +39,9 @@ DUE: Final = "umbel-due"
 #: Why and when a message was given up.
 REASON: Final = "umbel-reason"
 DIED_AT: Final = "umbel-died-at"
-OURS: Final = frozenset({RAW, HEADERS, PROPERTIES, EXCHANGE, ROUTING_KEY, DUE, REASON, DIED_AT})
+#: What led to that: JSON, as ``core.causes.write_cause`` has it.
+CAUSE: Final = "umbel-cause"
+OURS: Final = frozenset({RAW, HEADERS, PROPERTIES, EXCHANGE, ROUTING_KEY, DUE, REASON, DIED_AT, CAUSE})
 
 #: What RabbitMQ writes into the headers of a message. Sent along with a new one it would look like a cycle, and a
 #: message that goes round in a cycle is dropped.
@@ -58,6 +60,8 @@ BROKERS_OWN: Final = frozenset(
     }
 )
 _RARE: Final = OURS | {"x-death", "x-delivery-count"}
+#: Headers by whose values it is decided how a message is translated; all others are put over as they are.
+TRANSLATED_APART: Final = OURS | {"x-death", "redelivered"}
 #: Exchanges and queues in which delayed messages wait begin so; what RabbitMQ writes of them concerns nobody.
 DELAYED_PREFIX: Final = "celery_delayed_"
 

@@ -36,11 +36,13 @@ class Sender:
     Args:
         failover: where to connect to.
         topology: what was declared.
+        dead_limit: dead letters kept of each queue at the most; None: any number.
     """
 
-    def __init__(self, failover: Failover, topology: Topology) -> None:
+    def __init__(self, failover: Failover, topology: Topology, dead_limit: int | None = None) -> None:
         self._failover = failover
         self._topology = topology
+        self._dead_limit = dead_limit
         self._link: Link | None = None
         self._channel: Channel | None = None
         self._placing: Placing | None = None
@@ -77,13 +79,19 @@ class Sender:
         assert self._placing is not None, "publications are placed before they are composed"
         return self._placing.compose(publication)
 
+    async def link(self) -> Link:
+        """The connection, for what else is to be done over it."""
+        await self._open()
+        assert self._link is not None
+        return self._link
+
     async def place_ends(self, dead_queues: Collection[str], waiting: Collection[str]) -> None:
         """Put in place the dead letters of some queues, and what leads delayed messages to others."""
         if not dead_queues and not waiting:
             return
         await self._open()
         for queue in dead_queues:
-            await self._once(f"dead {queue}", dead.placing(queue))
+            await self._once(f"dead {queue}", dead.placing(queue, self._dead_limit))
         for queue in waiting:
             await self._once("delayed", delayed.placing(self._topology.delayed_queue_type))
             await self._once(f"delayed {queue}", delayed.queue_placing(queue))

@@ -14,6 +14,7 @@ from umbel.brokers.amqp.messages import DELAYED_PREFIX, from_wire, to_wire
 from umbel.brokers.lost import tell_lost
 from umbel.brokers.redelivery import mark_redelivered
 from umbel.core.bindings import no_queue_bound
+from umbel.core.causes import Cause
 from umbel.stores.amqp.confirms import Outgoing
 
 if TYPE_CHECKING:
@@ -42,7 +43,9 @@ def payload_of(taken: Taken) -> bytes:
 
 def came_before(delivered: Delivered) -> bool:
     """Whether a message may have been handed out before: RabbitMQ says so, or whoever put it back on its queue."""
-    return delivered.redelivered or (delivered.properties.get("headers") or {}).get("redelivered") is True
+    if delivered.redelivered:
+        return True
+    return delivered.may_have(b"redelivered") and delivered.properties["headers"].get("redelivered") is True
 
 
 class Step:
@@ -98,7 +101,9 @@ class Batch:
             self._end(step, taken)
         elif disposition.action == "dead_letter":
             step.messages.append(
-                self._bury(disposition.queue, disposition.payload or b"", disposition.reason)
+                self._bury(
+                    disposition.queue, disposition.payload or b"", disposition.reason, disposition.cause
+                )
             )
         self._owners += [(step, None)] * (len(step.messages) - before)
 
@@ -115,7 +120,9 @@ class Batch:
     def _lost(self, step: Step, publication: Publication, reason: str) -> list[Outgoing]:
         """What no queue is bound for, as a dead letter if somebody looks there."""
         queue = step.disposition.queue if step.taken is None else step.taken.queue
-        return [self._bury(queue, publication.payload, reason)] if tell_lost(reason, queue) else []
+        if not tell_lost(reason, queue):
+            return []
+        return [self._bury(queue, publication.payload, reason, Cause("unroutable"))]
 
     def _end(self, step: Step, taken: Taken) -> None:
         disposition, queue = step.disposition, taken.queue
@@ -134,15 +141,15 @@ class Batch:
                 step.reject = self._has_own(queue)
                 if not step.reject:
                     payload = _payload(disposition, taken)
-                    step.messages.append(self._bury(queue, payload, disposition.reason))
+                    step.messages.append(self._bury(queue, payload, disposition.reason, disposition.cause))
 
     def _again(self, queue: str, payload: bytes, *, repeat: bool) -> Outgoing:
         properties, body = to_wire(mark_redelivered(payload) if repeat else payload)
         return Outgoing("", queue, properties, body)
 
-    def _bury(self, queue: str, payload: bytes, reason: str) -> Outgoing:
+    def _bury(self, queue: str, payload: bytes, reason: str, cause: Cause | None) -> Outgoing:
         self.dead_queues.add(queue)
-        return bury(queue, payload, reason, self._now, self._expires)
+        return bury(queue, payload, reason, cause, self._now, self._expires)
 
     @property
     def messages(self) -> list[Outgoing]:

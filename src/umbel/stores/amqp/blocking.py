@@ -206,6 +206,16 @@ class BlockingLink:
         self._exclusively(lambda: channel.publish(messages, None))
         self._send(deadline)
 
+    def acknowledge(self, channel: Channel, tag: int, deadline: float) -> None:
+        """Acknowledge a delivery, and wait for nothing."""
+        self._exclusively(lambda: channel.acknowledge(tag))
+        self._send(deadline)
+
+    def give_back(self, channel: Channel, tag: int, deadline: float) -> None:
+        """Return a delivery to where it was in its queue, and wait for nothing."""
+        self._exclusively(lambda: channel.reject(tag, requeue=True))
+        self._send(deadline)
+
     def wait_unblocked(self, deadline: float) -> None:
         """Until the server takes messages."""
         waiter = Waiter()

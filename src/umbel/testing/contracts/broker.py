@@ -14,12 +14,13 @@ from __future__ import annotations
 
 from umbel.testing.contracts.broker_bindings import BindingContract
 from umbel.testing.contracts.broker_broadcast import BroadcastContract
+from umbel.testing.contracts.broker_dead import DeadLetterContract, LossContract
 from umbel.testing.contracts.broker_delivery import DeliveryContract
 from umbel.testing.contracts.broker_leases import LeaseContract
 from umbel.testing.contracts.broker_model import ModelContract
 from umbel.testing.contracts.broker_results import SharedStoreContract
-from umbel.testing.contracts.broker_settlement import SettlementContract
 from umbel.testing.contracts.broker_revocations import RevocationContract
+from umbel.testing.contracts.broker_settlement import SettlementContract
 from umbel.testing.contracts.broker_traffic import TrafficContract
 from umbel.testing.contracts.support import LEASE, PATIENCE, BrokerWorld, ShiftedClock
 
@@ -34,9 +35,9 @@ class BrokerContract(
     TrafficContract,
     BroadcastContract,
     BindingContract,
-    ModelContract,
     RevocationContract,
     LossContract,
     DeadLetterContract,
+    ModelContract,
 ):
     """Every sentence of ``brokers.base``, as tests."""
