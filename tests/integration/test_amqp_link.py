@@ -59,7 +59,7 @@ async def test_what_was_published_comes_as_it_was(link: Link) -> None:
     big = b"x" * 1_000_000
     assert await channel.publish(messages(b"", big, **properties)) == Confirmation()
     first, second = [await channel.get("q", no_ack=True) for _ in "12"]
-    assert first == Delivered(1, False, "", "q", properties, b"")
+    assert first == Delivered(1, False, "", "q", b"", known=properties)
     assert second is not None
     assert second.body == big
     assert await channel.get("q") is None

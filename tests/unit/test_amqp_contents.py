@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 
 from tests.unit.test_amqp_messages import CELERYS
-from umbel.stores.amqp.contents import Content, pack_properties
+from umbel.stores.amqp.contents import pack_properties
 from umbel.stores.amqp.faults import UNWRITABLE
 
 SHORT = st.text(max_size=4, alphabet="aé0\ud800")
@@ -86,4 +86,4 @@ def test_properties_are_written_as_the_library_writes_them(properties):
 def test_what_cannot_be_written_is_an_error_as_of_the_library(properties):
     for _ in range(2):
         with pytest.raises(UNWRITABLE):
-            Content(properties, b"")
+            pack_properties(properties)

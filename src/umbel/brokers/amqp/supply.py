@@ -34,6 +34,7 @@ _MUCH: Final = 8
 _OFTEN: Final = 2
 #: Up to here a stream gets precisely what is wanted; above, twice that, so that it need not be made anew so often.
 _EXACT: Final = 32
+_DUE: Final = DUE.encode()
 #: The biggest prefetch that AMQP can express.
 _MOST: Final = 65_535
 
@@ -198,7 +199,7 @@ class Supply:
         self._tags.add(delivered.tag)
         if stream is not None:
             stream.out += 1
-        due = delivered.properties["headers"].get(DUE)
+        due = delivered.properties["headers"].get(DUE) if delivered.may_have(_DUE) else None
         if isinstance(due, int) and due / 1000 > time.time():
             heapq.heappush(self._early, (due / 1000, delivered.tag, taken))
         else:

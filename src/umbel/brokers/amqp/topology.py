@@ -23,6 +23,7 @@ from umbel.brokers.amqp.delayed import (
     queue_binding,
 )
 from umbel.brokers.amqp.messages import to_wire
+from umbel.brokers.amqp.translations import PayloadWriter
 from umbel.core.bindings import no_queue_bound
 from umbel.core.topology import BindingDefinition, ExchangeDefinition, QueueDefinition, define_bindings
 from umbel.errors import BrokerError
@@ -151,6 +152,7 @@ class Placed:
 
     def __init__(self, topology: Topology) -> None:
         self._topology = topology
+        self._payloads = PayloadWriter()
         self._version = topology.version
         self._ready: dict[Destination, bool] = {}
         self._queues: dict[str, QueueDefinition] = {}
@@ -189,10 +191,16 @@ class Placed:
             if to in self._unheard:
                 return None
             mandatory = self._topology.is_mandatory(to)
-        properties, body = to_wire(publication.payload, to.priority)
         key = to.routing_key if to.exchange else to.queue or to.routing_key
+        payload = publication.payload
+        if (made := self._payloads.write(payload)) is not None:
+            return Outgoing(to.exchange, key, {}, made[1], mandatory, made[0])
+        properties, body = to_wire(payload, to.priority)
         message = Outgoing(to.exchange, key, properties, body, mandatory)
-        return message if properties["headers"].get("eta") is None else self._delay(message, to)
+        if properties["headers"].get("eta") is not None:
+            return self._delay(message, to)
+        self._payloads.learn(payload, properties)
+        return message
 
     def _delay(self, message: Outgoing, to: Destination) -> Outgoing:
         """A message that is not due yet waits in the broker, if the queues it is for are known."""

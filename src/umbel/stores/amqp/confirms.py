@@ -32,13 +32,17 @@ class Pending(Protocol):
 
 
 class Outgoing(NamedTuple):
-    """A message to be published. ``properties`` are AMQP's by name, the header table among them as ``headers``."""
+    """A message to be published. ``properties`` are AMQP's by name, the header table among them as ``headers``.
+
+    ``packed`` are the properties as bytes, where somebody has them; ``properties`` are not looked at then.
+    """
 
     exchange: str
     routing_key: str
     properties: Mapping[str, Any]
     body: bytes
     mandatory: bool = True
+    packed: bytes | None = None
 
 
 class Confirmation(msgspec.Struct):

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from umbel.stores.amqp.faults import LIBRARY_ERRORS
+from umbel.stores.amqp.shapes import PropertyReader
+
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+logger = logging.getLogger("umbel.amqp")
 
 __all__ = ["Consumers", "Delivered"]
 
@@ -15,15 +21,38 @@ __all__ = ["Consumers", "Delivered"]
 class Delivered(msgspec.Struct, gc=False):
     """A message that the server handed out; ``tag`` settles it, on the channel it came on.
 
-    ``properties`` are AMQP's by name, without those that were not set; ``headers`` is always there.
+    ``raw`` are AMQP's properties as they came; empty where they have been read already.
     """
 
     tag: int
     redelivered: bool
     exchange: str
     routing_key: str
-    properties: dict[str, Any]
     body: bytes
+    raw: bytes = b""
+    reader: PropertyReader | None = None
+    known: dict[str, Any] | None = None
+
+    @property
+    def properties(self) -> dict[str, Any]:
+        """AMQP's properties by name, without those that were not set; ``headers`` is always there.
+
+        They are read when they are asked for first. What nobody can read is taken for a message without properties.
+        """
+        if self.known is None:
+            self.known = {"headers": {}} if self.reader is None else self._read(self.reader)
+        return self.known
+
+    def _read(self, reader: PropertyReader) -> dict[str, Any]:
+        try:
+            return reader.read(self.raw, 0, len(self.raw))
+        except LIBRARY_ERRORS as error:
+            logger.warning("A message came with properties that are none of AMQP's: %s", error)
+            return {"headers": {}}
+
+    def may_have(self, header: bytes) -> bool:
+        """False when there is certainly no header of this name; that costs less than reading them."""
+        return header in self.raw if self.known is None else True
 
 
 class Consumers:

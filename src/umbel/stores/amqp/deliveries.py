@@ -60,8 +60,8 @@ def read_delivery(
     mark = at + _FRAME + 5 + data[at + _FRAME + 4]
     number, bits = unpack_from(">QB", data, mark)
     consumer, exchange, routing_key = _names(data[at + _FRAME + 4 : mark], data[mark + 9 : end])
-    found = reader.read(data, properties, header_end)
-    return Delivered(number, bits == 1, exchange, routing_key, found, body), consumer, last + 1
+    raw = data[properties:header_end]
+    return Delivered(number, bits == 1, exchange, routing_key, body, raw, reader), consumer, last + 1
 
 
 @lru_cache(maxsize=1024)

@@ -21,7 +21,7 @@ from amqp.transport import AMQP_PROTOCOL_HEADER
 from umbel.errors import BrokerConnectionError, BrokerError
 from umbel.stores.amqp.confirms import Confirms
 from umbel.stores.amqp.consumers import Consumers, Delivered
-from umbel.stores.amqp.contents import Content
+from umbel.stores.amqp.contents import Content, pack_properties, publish_frames
 from umbel.stores.amqp.deliveries import DELIVER, read_delivery
 from umbel.stores.amqp.faults import (
     LIBRARY_ERRORS,
@@ -47,6 +47,8 @@ __all__ = ["Channel", "Dialogue"]
 #: Bytes of a frame beside its payload: type, channel, size; and the mark at its end.
 _FRAME_HEADER, _FRAME_END = 7, 1
 _END_MARK: Final = 0xCE
+#: The same, and what is in front of properties.
+_FRAME_OVERHEAD: Final = 8 + 12
 _METHOD: Final = 1  #: kind of a frame
 
 
@@ -119,6 +121,11 @@ class Dialogue:
         return float(self._connection.heartbeat or 0)
 
     @property
+    def room(self) -> int:
+        """Bytes of a body, or of properties, that one frame has room for."""
+        return int(self._connection.frame_max) - _FRAME_OVERHEAD
+
+    @property
     def beats_every(self) -> float:
         """Seconds between two calls of ``beat``; 0: none are due."""
         return self.heartbeat / self._heartbeat_rate
@@ -172,6 +179,10 @@ class Dialogue:
         if not self._out:
             self._on_output()
         self._out += data
+
+    def wrote(self) -> None:
+        """Something was written past py-amqp: its heartbeats ask for that."""
+        self._connection.bytes_sent += 1
 
     def take(self) -> bytearray:
         """Everything that is to be written now."""
@@ -288,13 +299,18 @@ class Channel:
         """
         self.check()
         dialogue = self._dialogue
-        mark, write_frame, number = dialogue.mark(), dialogue.write_frame, self.number
+        mark, write, write_frame, number = dialogue.mark(), dialogue.write, dialogue.write_frame, self.number
+        room = dialogue.room
         # Counted before they are written, so that not even an interrupted write leaves the numbers wrong.
         batch = self.confirms.add(messages, pending) if pending is not None else None
         try:
-            for exchange, routing_key, properties, body, mandatory in messages:
+            for exchange, routing_key, properties, body, mandatory, packed in messages:
                 arguments = _publish_arguments(exchange, routing_key, mandatory)
-                write_frame(1, number, spec.Basic.Publish, arguments, Content(properties, body))
+                header = pack_properties(properties) if packed is None else packed
+                if 0 < len(body) <= room and len(header) <= room:
+                    write(publish_frames(number, arguments, header, body))
+                else:
+                    write_frame(1, number, spec.Basic.Publish, arguments, Content(header, body))
         except BaseException as error:
             dialogue.cut(mark)
             if batch is not None:
@@ -302,6 +318,7 @@ class Channel:
             if isinstance(error, UNWRITABLE):
                 raise UnwritableMessageError(f"a message cannot be written as AMQP: {error}") from error
             raise
+        dialogue.wrote()
         return batch
 
     def acknowledge(self, tag: int, *, multiple: bool = False) -> None:
@@ -409,7 +426,7 @@ def _publish_arguments(exchange: str, routing_key: str, mandatory: bool) -> byte
 def _delivered(number: int, redelivered: bool, exchange: str, routing_key: str, content: Any) -> Delivered:
     properties = content.properties
     properties["headers"] = properties.pop("application_headers", None) or {}
-    return Delivered(number, redelivered, exchange, routing_key, properties, content.body or b"")
+    return Delivered(number, redelivered, exchange, routing_key, content.body or b"", known=properties)
 
 
 def _do_nothing(*_: Any) -> None:
