@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections import Counter
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -531,3 +532,57 @@ async def test_start_methods_and_factories_that_do_not_fit() -> None:
         PreforkPool(ScriptedRunner, 1, start_method="spawn")
     with pytest.raises(ImproperlyConfigured, match="can be called"):
         PreforkPool(FACTORY, 1)
+
+
+async def test_processes_are_replaced_when_they_are_old(tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    pool = PreforkPool(ScriptedRunner, 2, max_age_per_child=0.2, age_jitter=0.5)
+    async with running(pool) as seen:
+        first = set(pool.pids())
+        pool.submit([job(0, f"wait {gate}", announce=True)])
+        await eventually(lambda: 0 in seen.started)
+        # The idle one goes as soon as it is old; the busy one takes no more jobs and goes on to its end.
+        await eventually(lambda: len(first & set(pool.pids())) == 1)
+        assert seen.lost == {}
+        gate.touch()
+        await seen.reported(0)
+        await eventually(lambda: not first & set(pool.pids()))
+        assert seen.started[0][0] in first
+
+
+async def test_a_process_that_grows_while_its_job_runs_has_its_replacement_up_before_that_ends(
+    tmp_path: Path,
+) -> None:
+    gate = tmp_path / "gate"
+    async with running(pool := ThreadsPool(ScriptedRunner, 2, max_memory_per_child=64 * 1024)) as seen:
+        (first,) = pool.pids()
+        pool.submit([job(1, f"swell 96 {gate}", announce=True)])
+        await eventually(lambda: len(pool.pids()) == 2)
+        # What it runs goes on; what comes now is run by its relief.
+        pool.submit([job(2, "pid")])
+        await seen.reported(2)
+        assert int(seen.answer(2)) != first
+        assert 1 not in seen.reports
+        gate.touch()
+        await seen.reported(1)
+        await eventually(lambda: first not in pool.pids())
+        assert seen.lost == {}
+
+
+@pytest.mark.parametrize("kind", [PreforkPool, ThreadsPool])
+async def test_no_slot_is_missing_while_processes_are_replaced(kind: type[ProcessPool]) -> None:
+    """Whenever a job has ended another begins at once: what replaces a process that takes no more is up by then."""
+    pool = kind(ScriptedRunner, 2, max_tasks_per_child=15)  # type: ignore[arg-type, call-arg]
+    seen = Seen()
+    await pool.start(seen)
+    waits = []
+    for seq in range(100):
+        begun = time.perf_counter()
+        await eventually(lambda: pool.free() > 0)
+        waits.append(time.perf_counter() - begun)
+        pool.submit([job(seq, "busy 0.004")])
+        await seen.reported(seq)
+    await pool.stop(PATIENCE)
+    assert seen.lost == {}
+    # Some processes were replaced meanwhile, and at most a few jobs found no slot on a machine that was busy.
+    assert sum(wait > 0.05 for wait in waits) <= 3

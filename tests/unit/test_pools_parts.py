@@ -276,7 +276,7 @@ def test_pools_by_name(name: str, kind: type[object], size: int) -> None:
 
 @pytest.mark.parametrize(
     ("name", "match"),
-    [("eventlet", "not available in this version"), ("preforc", "no pool called 'preforc'")],
+    [("custom", "not available in this version"), ("preforc", "no pool called 'preforc'")],
 )
 def test_names_of_no_pool(name: str, match: str) -> None:
     with pytest.raises(ImproperlyConfigured, match=match):

@@ -26,8 +26,8 @@ POOLS: Final = {
     "threads": "threads",
     "asyncio": "asyncio",
     "gevent": "gevent",
+    "eventlet": "eventlet",
 }
-LATER_POOLS: Final = frozenset({"eventlet"})
 
 
 class _Pool(ParamType):
@@ -36,8 +36,6 @@ class _Pool(ParamType):
     name = "|".join(POOLS)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        if value in LATER_POOLS:
-            self.fail(f"the pool {value!r} is not in this version; it has {', '.join(POOLS)}", param, ctx)
         if value == "custom" and "CELERY_CUSTOM_WORKER_POOL" in os.environ:
             return os.environ["CELERY_CUSTOM_WORKER_POOL"]
         if value not in POOLS and "." not in value and ":" not in value:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from umbel.errors import SoftTimeLimitExceeded
 from umbel.pools import frames
 from umbel.pools.driving import Drive
+from umbel.pools.ends import crash_code
 from umbel.pools.frames import Cancel, Deadline
 from umbel.pools.inbox import LinkClosed
 from umbel.pools.limits import ThreadLimit, Timekeeper
@@ -156,12 +157,7 @@ class LoopSlots:
 
     def _crash(self, error: BaseException) -> None:
         """A job has ended more than itself: so ends the process."""
-        from umbel.pools.child import exit_code, report_crash  # which imports this module
-
-        if isinstance(error, SystemExit):
-            self._on_exit(exit_code(error))
-        report_crash(error)
-        self._on_exit(1)
+        self._on_exit(crash_code(error))
 
     def _cancel(self, cancel: Cancel) -> None:
         """The supervisor wants a job ended, or its soft limit to be now."""

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 
 from umbel.pools.dispatch import ProcessPool
-from umbel.pools.options import PoolOptions
-from umbel.pools.prefork import make_launcher
+from umbel.pools.launching import with_processes
+from umbel.pools.options import ChildOptions
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from umbel.pools.base import JobRunner
-    from umbel.pools.prefork import StartMethod
 
 #: Jobs at a time in each process, where nothing was said.
 DEFAULT_SLOTS = 100
@@ -27,10 +25,11 @@ class AsyncioPool(ProcessPool):
     beside the one that overran are reported as ``bystander``.
 
     Args:
-        runner_factory: as ``PreforkPool``'s, and so are the arguments that are not named here.
+        runner_factory: as ``PreforkPool``'s.
         processes: pool processes.
         slots: jobs at a time in each.
         block_timeout: seconds after which a loop that does not turn is reported with its stack; 0: never.
+        children: see ``ChildOptions``.
     """
 
     def __init__(
@@ -40,28 +39,17 @@ class AsyncioPool(ProcessPool):
         *,
         slots: int = DEFAULT_SLOTS,
         block_timeout: float = 1.0,
-        max_tasks_per_child: int | None = None,
-        max_memory_per_child: int | None = None,
-        log_level: int | None = None,
-        start_method: StartMethod = "fork",
-        factory_argument: Callable[[], bytes] | None = None,
-        start_timeout: float = 60.0,
-        brief_seconds: float = 0.002,
+        **children: Unpack[ChildOptions],
     ) -> None:
-        options = PoolOptions(
-            processes=processes,
-            slots=slots,
-            threads=True,
-            loop=True,
-            block_timeout=block_timeout,
-            name="AsyncPoolWorker",
-            max_tasks_per_child=max_tasks_per_child,
-            max_memory_per_child=max_memory_per_child,
-            log_level=log_level,
-            start_timeout=start_timeout,
-            brief_seconds=brief_seconds,
-            factory=runner_factory if isinstance(runner_factory, str) else "",
-            argument=factory_argument,
-            path=sys.path if start_method == "spawn" else [],
+        super().__init__(
+            *with_processes(
+                runner_factory,
+                children,
+                processes=processes,
+                slots=slots,
+                threads=True,
+                loop=True,
+                block_timeout=block_timeout,
+                name="AsyncPoolWorker",
+            )
         )
-        super().__init__(options, make_launcher(runner_factory, start_method))

@@ -17,6 +17,7 @@ import msgspec
 
 from umbel.pools.child import run_process
 from umbel.pools.frames import FrameReader, ProcessSettings
+from umbel.pools.greenlets import greenlets_of
 from umbel.pools.guard import die_with_parent
 from umbel.pools.permits import Permits
 
@@ -38,8 +39,9 @@ def main() -> NoReturn:
     settings = read_settings(link)
     sys.path[:] = settings.path
     if settings.patch:
-        import_module(f"{settings.patch}.monkey").patch_all()
-        link = socket.socket(fileno=link.detach())  # of the patched kind
+        greenlets_of(settings.patch).patch()
+        # Of the patched kind.
+        link = socket.socket(link.family, link.type, link.proto, fileno=link.detach())
     multiprocessing.process.current_process().name = settings.name
     run_process(
         link, Permits(permits_fd), settings, partial(make_runner, settings.factory, settings.argument)

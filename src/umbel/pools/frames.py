@@ -50,10 +50,11 @@ class ProcessSettings(msgspec.Struct, array_like=True):
     """What a pool process is to be.
 
     ``threads``: its slots are threads, or with ``loop`` tasks of an event loop; else it has one, its main thread.
-    ``patch``: the library whose greenlets they are instead, ``gevent``. ``block_timeout``: seconds after which a loop
-    that does not turn is reported; 0: never. ``max_memory`` is in KiB. ``log_level``: its log records from this level
-    on are handled by the supervisor; None: by itself. ``factory`` (``module:name`` of what makes the runner), its
-    ``argument`` if it takes one, and ``path`` (``sys.path``) are for processes that start from nothing.
+    ``patch``: the library whose greenlets they are instead, ``gevent`` or ``eventlet``. ``block_timeout``: seconds
+    after which a loop that does not turn is reported; 0: never. ``max_memory`` is in KiB. ``log_level``: its log
+    records from this level on are handled by the supervisor; None: by itself. ``factory`` (``module:name`` of what
+    makes the runner), its ``argument`` if it takes one, and ``path`` (``sys.path``) are for processes that start from
+    nothing.
     """
 
     number: int

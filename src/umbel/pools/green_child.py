@@ -1,4 +1,4 @@
-"""Many slots that are greenlets: the pool process of ``--pool gevent``.
+"""Many slots that are greenlets: the pool process of ``--pool gevent`` and ``--pool eventlet``.
 
 The process starts from nothing and is patched before the application is imported (see ``child_main``), so that what
 blocks in it waits for one job only. A limit or a cancellation reaches a body where it waits; one that never does holds
@@ -8,14 +8,11 @@ up the others, until its hard limit ends the process.
 from __future__ import annotations
 
 import signal
-from typing import TYPE_CHECKING
-
-import gevent
-from gevent.event import Event
-from gevent.local import local
+from typing import TYPE_CHECKING, Any
 
 from umbel.errors import SoftTimeLimitExceeded
 from umbel.pools import frames
+from umbel.pools.ends import crash_code
 from umbel.pools.frames import Cancel, Deadline
 from umbel.pools.inbox import LinkClosed
 from umbel.pools.limits import Terminated
@@ -26,57 +23,60 @@ if TYPE_CHECKING:
 
     from umbel.pools.base import Work
     from umbel.pools.child import Station
+    from umbel.pools.greenlets import Greenlets, Timer
 
 
 class _Job:
     """One job; also the soft limit of its body, a context manager."""
 
-    def __init__(self, work: Work) -> None:
+    def __init__(self, work: Work, greenlets: Greenlets) -> None:
         self.work = work
-        self.greenlet: gevent.Greenlet | None = None
+        self.greenlet: Any = None
         self.begun = False
         self.terminated = False
-        self._timeout: gevent.Timeout | None = None
+        self._greenlets = greenlets
+        self._seconds: float | None = None
+        self._timer: Timer | None = None
 
     def limit(self, seconds: float | None) -> _Job:
         """The limit of the body that is about to be entered."""
-        self._timeout = gevent.Timeout(seconds, SoftTimeLimitExceeded)
+        self._seconds = seconds
         return self
 
     def __enter__(self) -> None:
-        if self._timeout is not None:
-            self._timeout.start()
+        self._timer = self._greenlets.timer(self._seconds, SoftTimeLimitExceeded)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._timeout is not None:
-            self._timeout.close()
-            self._timeout = None
+        if self._timer is not None:
+            self._timer.stop()
+            self._timer = None
 
     def soften(self) -> None:
         """Raise SoftTimeLimitExceeded in the body, if it is inside."""
-        if self._timeout is not None and self.greenlet is not None:
-            self.greenlet.kill(SoftTimeLimitExceeded, block=False)
+        if self._timer is not None and self.greenlet is not None:
+            self._greenlets.throw(self.greenlet, SoftTimeLimitExceeded)
 
     def terminate(self) -> None:
         """End the job where it waits."""
         self.terminated = True
         if self.begun and self.greenlet is not None:
-            self.greenlet.kill(Terminated, block=False)
+            self._greenlets.throw(self.greenlet, Terminated)
 
 
 class GreenSlots:
     """The slots of one process and the jobs in them; ``on_exit`` ends the process."""
 
-    def __init__(self, station: Station, on_exit: Callable[[int], None]) -> None:
+    def __init__(self, station: Station, on_exit: Callable[[int], None], greenlets: Greenlets) -> None:
         self._station = station
+        self._greenlets = greenlets
         self._on_exit = on_exit
         self._wanted = station.settings.slots
         self._jobs: dict[int, _Job] = {}
         self._leaving = False
-        self._ended = Event()
-        self._here = local()  # its ``job``: of this greenlet
+        self._ended = greenlets.event()
+        self._here = greenlets.local()  # its ``job``: of this greenlet
         station.on_slots = self._resize
         station.inbox.on_cancel = self._cancel
         station.runner.soft_limit = self._soft
@@ -87,7 +87,7 @@ class GreenSlots:
         self._station.runner.slot_init()
         if not self._station.come_up():
             return 1
-        gevent.spawn(self._read)
+        self._greenlets.spawn(self._read)
         self._ended.wait()
         return 0
 
@@ -107,9 +107,9 @@ class GreenSlots:
             if work is None:
                 self._leaving = inbox.told_to_leave
                 break
-            job = jobs[work.seq] = _Job(work)
+            job = jobs[work.seq] = _Job(work, self._greenlets)
             self._station.outbox.begin(work)
-            job.greenlet = gevent.spawn(self._run, job)
+            job.greenlet = self._greenlets.spawn(self._run, job)
         if self._leaving and not jobs:
             self._ended.set()
 
@@ -144,12 +144,7 @@ class GreenSlots:
 
     def _crash(self, error: BaseException) -> None:
         """A job has ended more than itself: so ends the process."""
-        from umbel.pools.child import exit_code, report_crash  # which imports this module
-
-        if isinstance(error, SystemExit):
-            self._on_exit(exit_code(error))
-        report_crash(error)
-        self._on_exit(1)
+        self._on_exit(crash_code(error))
 
     def _cancel(self, cancel: Cancel) -> None:
         job = self._jobs.get(cancel.seq)

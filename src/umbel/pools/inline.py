@@ -14,7 +14,8 @@ import traceback
 from typing import TYPE_CHECKING
 
 from umbel.pools import frames
-from umbel.pools.child import Station, ThreadSlots, report_crash
+from umbel.pools.child import Station, ThreadSlots
+from umbel.pools.ends import report_crash
 from umbel.pools.inbox import Outbox
 from umbel.pools.permits import Permits
 from umbel.pools.process import describe_exitcode

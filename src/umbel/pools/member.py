@@ -42,12 +42,13 @@ class Member:
         self.phase = Phase.STARTING
         self.held: dict[int, bool] = {}
         self.finished = 0  #: jobs it has reported
-        self.heavy = False  #: it has grown too big and is to be replaced
+        self.to_replace = False  #: as soon as another is up
         self.ended = False  #: the other end of the link is closed
         self.resetting = False  #: jobs were taken back and it has not said yet that it dropped them
         self.vacant = 0  #: its share of the pool's free slots, as last counted
         self.lent = 0  #: slots that stay empty while a process that retires still uses as many
-        self.timer: asyncio.TimerHandle | None = None  #: until it is up, or has left
+        self.timer: asyncio.TimerHandle | None = None  #: until it is up, is too old, or has left
+        self.launched_at = 0.0
         self.late = False  #: it has not done so in time
         self.failure = ""  #: why it could not come up, in its own words
         self.blame: dict[int, str] = {}  #: jobs that its process is being ended for, and the cause

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 #: What a job costs its pool process besides its body, in seconds.
 _OVERHEAD = 20e-6
 #: A process is given no more jobs than this beyond what it can start; more makes frames no cheaper.
 _MOST = 128
 #: The average reaches this many jobs back.
 _MEMORY = 32
-#: Seconds of a pool process's birth; its replacement is started so long before it is worn out.
+#: Seconds of a pool process's birth at the least; its replacement is started so long before it is worn out.
 _BIRTH = 0.02
 
 
@@ -18,6 +20,8 @@ class Pace:
     def __init__(self, horizon: float) -> None:
         self._horizon = horizon
         self._mean: float | None = None
+        self._any_mean: float | None = None
+        self._birth = _BIRTH
 
     def note(self, seconds: float, count: int) -> None:
         """``count`` brief jobs took ``seconds`` together."""
@@ -26,6 +30,18 @@ class Pace:
             self._mean = mean
         else:
             self._mean += (mean - self._mean) * min(1.0, count / _MEMORY)
+
+    def note_any(self, seconds: float) -> None:
+        """A job took so long, brief or not."""
+        if self._any_mean is None:
+            self._any_mean = seconds
+        else:
+            self._any_mean += (seconds - self._any_mean) / _MEMORY
+
+    def born(self, seconds: float) -> None:
+        """A process took so long to come up."""
+        # Those that are started together hinder each other: the next one is expected to be faster, half and half.
+        self._birth = max(_BIRTH, (self._birth + seconds) / 2 if self._birth > _BIRTH else seconds)
 
     @property
     def longest(self) -> float:
@@ -38,6 +54,8 @@ class Pace:
             return 0
         return min(_MOST, int(self._horizon / (self._mean + _OVERHEAD)))
 
-    def lead(self) -> int:
-        """How many jobs before its last one a process's replacement has to be on its way."""
-        return 1 if self._mean is None else max(1, int(_BIRTH / (self._mean + _OVERHEAD)))
+    def lead(self, slots: int) -> int:
+        """How many jobs before its last one the replacement of a process with so many slots has to be on its way."""
+        if self._any_mean is None:
+            return slots
+        return slots * max(1, math.ceil(self._birth / (self._any_mean + _OVERHEAD)))

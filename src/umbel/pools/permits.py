@@ -16,6 +16,9 @@ import os
 import sys
 import termios
 
+#: The system's own: what eventlet puts in its place waits until there is something to read.
+_read = os.read
+
 
 class Permits:
     """One end of the counter; the process that begins jobs needs only ``read_fd``."""
@@ -46,7 +49,7 @@ class Permits:
     def take(self) -> bool:
         """Take one permit; false when none is left."""
         try:
-            os.read(self.read_fd, self._width)
+            _read(self.read_fd, self._width)
         except BlockingIOError:
             return False
         return True

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Final, Unpack
 
 from umbel.errors import ImproperlyConfigured
 from umbel.pools.async_pool import DEFAULT_SLOTS, AsyncioPool
-from umbel.pools.gevent_pool import GeventPool
+from umbel.pools.green_pools import EventletPool, GeventPool
 from umbel.pools.prefork import PreforkPool
 from umbel.pools.solo import SoloPool
 from umbel.pools.threads import ThreadsPool
@@ -16,14 +16,15 @@ if TYPE_CHECKING:
 
     from umbel.pools.base import JobRunner
     from umbel.pools.dispatch import ProcessPool
-    from umbel.pools.prefork import StartMethod
+    from umbel.pools.options import ChildOptions
 
 #: The pools there are; ``processes`` is an old name that Celery keeps.
-POOLS = ("prefork", "processes", "threads", "solo", "asyncio", "gevent")
+POOLS = ("prefork", "processes", "threads", "solo", "asyncio", "gevent", "eventlet")
+_GREEN: Final[dict[str, type[GeventPool | EventletPool]]] = {"gevent": GeventPool, "eventlet": EventletPool}
 #: Those that can run in the worker's own process.
 INLINE = ("threads", "solo")
 #: Celery's names for pools that Umbel does not have yet.
-LATER = ("eventlet", "custom")
+LATER = ("custom",)
 
 
 def make_pool(
@@ -31,24 +32,18 @@ def make_pool(
     runner_factory: Callable[[], JobRunner] | str,
     size: int,
     *,
-    max_tasks_per_child: int | None = None,
-    max_memory_per_child: int | None = None,
-    log_level: int | None = None,
-    start_method: StartMethod = "fork",
-    factory_argument: Callable[[], bytes] | None = None,
-    start_timeout: float = 60.0,
     inline: bool = False,
     slots: int = DEFAULT_SLOTS,
     block_timeout: float = 1.0,
+    **children: Unpack[ChildOptions],
 ) -> ProcessPool:
     """The pool called ``name``, with ``size`` slots, not started; ``asyncio`` has ``size`` processes of ``slots`` each.
 
-    ``solo`` has one slot whatever ``size`` says, as in Celery, and no limits per child. ``max_memory_per_child`` is in
-    KiB, ``start_timeout`` in seconds. Log records of pool processes from ``log_level`` on are handled in this process.
-    ``runner_factory`` is the ``module:name`` of something importable for the start method ``spawn``, something to call
-    otherwise; ``factory_argument`` gives the argument of a named one. ``inline``: the broker is in the memory of this
-    very process, where pool processes could send nothing to it; ``threads`` are threads of this process then.
-    ``block_timeout``: seconds after which a loop of tasks that does not turn is reported; 0: never.
+    ``solo`` has one slot whatever ``size`` says, as in Celery, and no limits per child. ``runner_factory`` is the
+    ``module:name`` of something importable where processes start from nothing, something to call otherwise. ``inline``:
+    the broker is in the memory of this very process, where pool processes could send nothing to it; ``threads`` are
+    threads of this process then. ``block_timeout``: seconds after which a loop of tasks that does not turn is reported;
+    0: never. ``children``: see ``ChildOptions``.
 
     Raises:
         ImproperlyConfigured: there is no such pool, it cannot be inline, or the factory does not fit the start method.
@@ -56,21 +51,13 @@ def make_pool(
     if name not in POOLS:
         raise ImproperlyConfigured(_unknown(name))
     if inline or name == "solo":
-        return _inline_pool(name, runner_factory, size, start_timeout)
-    of_children: dict[str, Any] = {
-        "max_tasks_per_child": max_tasks_per_child,
-        "max_memory_per_child": max_memory_per_child,
-        "log_level": log_level,
-        "factory_argument": factory_argument,
-        "start_timeout": start_timeout,
-    }
-    if name == "gevent":
-        return GeventPool(_named(runner_factory), size, **of_children)
-    of_children["start_method"] = start_method
+        return _inline_pool(name, runner_factory, size, children.get("start_timeout", 60.0))
+    if name in _GREEN:
+        return _GREEN[name](runner_factory, size, **children)
     if name == "asyncio":
-        return AsyncioPool(runner_factory, size, slots=slots, block_timeout=block_timeout, **of_children)
+        return AsyncioPool(runner_factory, size, slots=slots, block_timeout=block_timeout, **children)
     kind = ThreadsPool if name == "threads" else PreforkPool
-    return kind(runner_factory, size, **of_children)
+    return kind(runner_factory, size, **children)
 
 
 def _inline_pool(
@@ -87,15 +74,6 @@ def _inline_pool(
             f"the {name} pool runs in this process and calls its runner factory; {runner_factory!r} is a name"
         )
     return SoloPool(runner_factory, 1 if name == "solo" else size, start_timeout=start_timeout)
-
-
-def _named(runner_factory: Callable[[], JobRunner] | str) -> str:
-    if not isinstance(runner_factory, str):
-        raise ImproperlyConfigured(
-            f"the gevent pool starts its process from nothing and needs an importable runner factory as 'module:name', "
-            f"not {runner_factory!r}"
-        )
-    return runner_factory
 
 
 def _unknown(name: str) -> str:

@@ -1,18 +1,21 @@
 """The pool processes as a crew of the right size: started, replaced before they are missed, sent away.
 
 At no time do more of them than the pool's size hold jobs, and a process that is worn out (it has run as many jobs as
-it may, or grown too big) is relieved by one that is up already.
+it may, grown too big, or too old) is relieved by one that is up already.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import random
+import time
 from typing import TYPE_CHECKING
 
 from umbel.errors import WorkerLostError
 from umbel.pools.frames import ProcessSettings
 from umbel.pools.member import Member, Phase
+from umbel.pools.memory import private, resident
 from umbel.pools.process import PoolProcess
 
 if TYPE_CHECKING:
@@ -30,6 +33,8 @@ _FIRST_DELAY, _LONGEST_DELAY = 0.1, 10.0
 _LATE_ROUNDS = 3
 #: Seconds that a process which was told to leave has at least.
 _LEAVE_TIMEOUT = 10.0
+#: Seconds between two looks at the memory of processes that are busy; and the part of the time that may go into it.
+_MEMORY_EVERY, _MEMORY_PART = 1.0, 0.02
 
 
 class Staff:
@@ -61,6 +66,7 @@ class Staff:
         self._late = 0
         self._pause: asyncio.TimerHandle | None = None
         self._all_up: asyncio.Future[None] | None = None
+        self._memory_look: asyncio.TimerHandle | None = None
 
     async def start(self) -> None:
         """Start every process; raises WorkerLostError with the reason when one of the first cannot come up."""
@@ -82,6 +88,8 @@ class Staff:
         member.phase = Phase.SPARE
         self._failures = 0
         _stop_timer(member)
+        self._pace.born(time.monotonic() - member.launched_at)
+        self._watch_age(member)
         self.balance()
         if self._all_up is not None and len(self.opened()) >= self.processes and not self._all_up.done():
             self._all_up.set_result(None)
@@ -105,7 +113,11 @@ class Staff:
 
     def worn(self, member: Member) -> bool:
         """Whether its replacement has to be on its way."""
-        return member.heavy or (member.allowance is not None and member.allowance <= self._pace.lead())
+        most = self._options.max_tasks_per_child
+        if member.to_replace or member.allowance is None or most is None:
+            return member.to_replace
+        # Not so early that there are always two for one place, however brief the jobs are.
+        return member.allowance <= max(1, min(self._pace.lead(self.slots), most // 2))
 
     def balance(self) -> None:
         """Bring the crew to its size, as far as that can be done now. Called whenever something has changed."""
@@ -126,6 +138,45 @@ class Staff:
         if self._pause is not None:
             self._pause.cancel()
             self._pause = None
+        for member in self._in(Phase.OPEN, Phase.SPARE):
+            _stop_timer(member)  # nobody is too old any more
+        if self._memory_look is not None:
+            self._memory_look.cancel()
+            self._memory_look = None
+
+    def replace(self, member: Member) -> None:
+        """Have a process relieved by another."""
+        member.to_replace = True
+        self.balance()
+
+    def watch_memory(self) -> None:
+        """Jobs have been given out: look after their processes' memory, which these can do only between two jobs."""
+        if self._memory_look is None and self._options.max_memory_per_child is not None and not self.ending:
+            loop = asyncio.get_running_loop()
+            self._memory_look = loop.call_later(_MEMORY_EVERY, self._look_at_memory)
+
+    def _look_at_memory(self) -> None:
+        self._memory_look = None
+        limit = self._options.max_memory_per_child
+        assert limit is not None
+        began = time.monotonic()
+        busy = [member for member in self.opened() if member.held and not member.to_replace]
+        for member in busy:
+            pid = member.process.pid
+            # What it shares with others is left out only where it matters: that costs a hundred times as much.
+            if resident(pid) > limit and private(pid) > limit:
+                member.to_replace = True
+        if any(member.to_replace for member in busy):
+            self.balance()
+        if busy:
+            pause = max(_MEMORY_EVERY, (time.monotonic() - began) / _MEMORY_PART)
+            self._memory_look = asyncio.get_running_loop().call_later(pause, self._look_at_memory)
+
+    def _watch_age(self, member: Member) -> None:
+        """Have it replaced when its time is over: not all that were started together at the same instant."""
+        if age := self._options.max_age_per_child:
+            seconds = age * (1.0 - self._options.age_jitter * random.random())
+            member.timer = asyncio.get_running_loop().call_later(seconds, self.replace, member)
 
     def _in(self, *phases: Phase) -> list[Member]:
         return [member for member in self.members if member.phase in phases]
@@ -147,7 +198,7 @@ class Staff:
 
     def _relieve(self) -> None:
         """For each spare, one that is too big stops taking jobs. One that has run enough has stopped by itself."""
-        heavy = [member for member in self.opened() if member.heavy]
+        heavy = [member for member in self.opened() if member.to_replace]
         for member, _ in zip(heavy, self._in(Phase.SPARE), strict=False):
             member.phase = Phase.RETIRING
 
@@ -172,6 +223,7 @@ class Staff:
 
     def _leave(self, member: Member) -> None:
         member.phase = Phase.LEAVING
+        _stop_timer(member)
         member.tell_to_leave()
         loop = asyncio.get_running_loop()
         member.timer = loop.call_later(
@@ -211,6 +263,7 @@ class Staff:
         member.process = PoolProcess(settings, lambda why: self._on_exit(member, why))
         self.members.append(member)
         self._on_launch(member)
+        member.launched_at = time.monotonic()
         loop = asyncio.get_running_loop()
         member.timer = loop.call_later(options.start_timeout, self._too_late, member)
         self._launcher.launch(member.process)

@@ -23,7 +23,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from umbel.pools.child import report_crash, run_process
+from umbel.pools.child import run_process
+from umbel.pools.ends import report_crash
 from umbel.pools.frames import ProcessSettings
 from umbel.pools.guard import die_with_parent
 from umbel.pools.permits import Permits

@@ -31,6 +31,8 @@ class WorkerOptions(msgspec.Struct, frozen=True, kw_only=True):
     soft_time_limit: float | None = None
     max_tasks_per_child: int | None = None
     max_memory_per_child: int | None = None
+    max_age_per_child: float | None = None
+    age_jitter: float = 0.2  #: part of ``max_age_per_child`` by which a process's time may be shorter
     start_method: Literal["fork", "spawn"] = "fork"
     start_timeout: float = 4.0
     #: Log records of pool processes from this level on are handled in the worker's process; None: in their own.
@@ -60,6 +62,8 @@ _SETTINGS: Final = {
     "soft_time_limit": "task_soft_time_limit",
     "max_tasks_per_child": "worker_max_tasks_per_child",
     "max_memory_per_child": "worker_max_memory_per_child",
+    "max_age_per_child": "worker_max_age_per_child",
+    "age_jitter": "worker_age_jitter",
     "start_method": "worker_pool_start_method",
     "start_timeout": "worker_proc_alive_timeout",
     "slots": "worker_slots",

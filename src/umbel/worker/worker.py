@@ -74,6 +74,8 @@ class Worker:
             self.options.concurrency,
             max_tasks_per_child=self.options.max_tasks_per_child,
             max_memory_per_child=self.options.max_memory_per_child,
+            max_age_per_child=self.options.max_age_per_child,
+            age_jitter=self.options.age_jitter,
             log_level=self.options.log_level,
             start_method=self.options.start_method,
             start_timeout=self.options.start_timeout,

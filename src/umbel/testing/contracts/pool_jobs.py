@@ -226,6 +226,11 @@ class ScriptedRunner:
         self.kept.append(b"\1" * (int(mebibytes) * 1024 * 1024))
         return "kept"
 
+    def do_swell(self, mebibytes: str, path: str) -> str:
+        """Use memory until the file exists."""
+        swollen = b"\1" * (int(mebibytes) * 1024 * 1024)
+        return self.do_wait(path) if swollen else ""
+
     def do_answer(self, count: str) -> str:
         """A long answer."""
         return "x" * int(count)

@@ -4,4 +4,4 @@ from umbel.compat.lazily import lazily as _lazily
 
 __all__ = ("TaskPool",)
 
-__getattr__ = _lazily(__name__, {"TaskPool": "umbel.pools.eventlet:EventletPool"})
+__getattr__ = _lazily(__name__, {"TaskPool": "umbel.pools.green_pools:EventletPool"})
