@@ -24,7 +24,7 @@ def python() -> Path:
 
 
 def run(python: Path, script: str, directory: Path, **environment: str) -> Any:
-    printed = run_script(python, SCRIPTS / f"{script}.py", cwd=directory, env=environment, timeout=60)
+    printed = run_script(python, SCRIPTS / f"{script}.py", cwd=directory, env=environment, timeout=120)
     return json.loads(printed.splitlines()[-1])
 
 
@@ -44,6 +44,21 @@ def test_redbeat_keeps_and_sends_its_entries(python, tmp_path, redis_url):
 
 def test_django_celery_beat_sends_what_its_models_say(python, tmp_path):
     assert run(python, "django_packages", tmp_path) == {"task": "models.add", "periodic": "often"}
+
+
+def test_a_django_project_keeps_results_and_schedule_in_its_database(python, tmp_path):
+    """django-celery-results as ``django-db``, django-celery-beat as ``-S django``, with worker and beat."""
+    assert run(python, "django_project", tmp_path) == {
+        "added": 5,
+        "row": ["shop.tasks.add", "(2, 3)", True, "from the task"],
+        "failed": "KeyError('nothing')",
+        "traceback": True,
+        "group": [0, 2, 4],
+        "chord": 6,
+        "periodic": 42,
+        "forgotten": 0,
+        "cached": {"in": "the cache"},
+    }
 
 
 def test_flower_takes_the_application(python, tmp_path):
