@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from umbel.app.application import Umbel
-    from umbel.brokers.base import AsyncPublisher, Broker
+    from umbel.brokers.base import AsyncPublisher, Broker, Publisher
+    from umbel.client.outbox import Outbox
     from umbel.config import Settings
     from umbel.results.base import ResultBackend
 
@@ -106,7 +107,7 @@ class Connections:
         broker = self.broker(conf.broker_write_url)
         client = self._sender.client if self._sender is not None else None
         if client is None or client.broker is not broker:
-            client = Client(broker)
+            client = Client(broker, _outbox_maker(conf))
         client.told = tell_sent(app) if conf.task_send_sent_event else None
         backend = self.backend
         calls = CallFactory(app.amqp.router, _publish_defaults(app))
@@ -153,6 +154,26 @@ class Connections:
                 self._backend.close()
             self._backend = None
             self._publishers = WeakKeyDictionary()
+
+
+def _outbox_maker(conf: Settings) -> Callable[[Broker, Publisher], Outbox] | None:
+    """Makes the outbox of ``broker_outbox``; None where there is none."""
+    path = conf.broker_outbox
+    if not path:
+        return None
+
+    def make(broker: Broker, publisher: Publisher) -> Outbox:
+        from umbel.client.outbox import Outbox  # only who has one pays for its import
+
+        return Outbox(
+            path,
+            broker.display_url,
+            publisher,
+            limit=conf.broker_outbox_limit,
+            timeout=conf.broker_publish_timeout,
+        )
+
+    return make
 
 
 def _broker_url(url: Any, transport: str | None) -> str:

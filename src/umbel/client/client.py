@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from umbel.brokers.base import AsyncPublisher, Broker, Publisher
+    from umbel.client.outbox import Outbox
     from umbel.core.destination import Destination
     from umbel.core.message import Call, TaskMessage
 
@@ -58,10 +59,14 @@ class Client:
     did not confirm in time, EncodeError when the arguments cannot be written.
     """
 
-    def __init__(self, broker: Broker) -> None:
+    def __init__(
+        self, broker: Broker, make_outbox: Callable[[Broker, Publisher], Outbox] | None = None
+    ) -> None:
         self.broker = broker
         self._publisher: Publisher = broker.publisher()
-        self._send = self._publisher.send
+        #: Takes messages while the broker is away; None: their senders get an error (``broker_outbox``).
+        self.outbox = make_outbox(broker, self._publisher) if make_outbox is not None else None
+        self._send = self._publisher.send if self.outbox is None else self.outbox.send
         #: Told of every message that was sent; None: nobody wants to be (``task_send_sent_event``).
         self.told: Callable[[TaskMessage, Destination], None] | None = None
 
@@ -134,11 +139,13 @@ class Client:
             self._tell_all(seen)
 
     def send_raw(self, publication: Publication, timeout: float) -> None:
-        """Send one payload that is made already, once; ``timeout`` is seconds."""
-        self._send((publication,), timeout=timeout)
+        """Send one payload that is made already, once, and never by the outbox; ``timeout`` is seconds."""
+        self._publisher.send((publication,), timeout=timeout)
 
     def close(self) -> None:
         """Give the connections back. Safe twice."""
+        if self.outbox is not None:
+            self.outbox.close()
         self._publisher.close()
 
     def _pack(self, message: TaskMessage, options: PublishOptions) -> Publication:
@@ -195,6 +202,8 @@ class Client:
     async def _adeliver(
         self, publications: Sequence[Publication], options: PublishOptions, publisher: AsyncPublisher
     ) -> None:
+        if self.outbox is not None:
+            return await self.outbox.asend(publications, publisher, timeout=options.timeout)
         attempts = _Attempts(options)
         while True:
             try:

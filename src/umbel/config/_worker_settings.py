@@ -119,6 +119,20 @@ BROKER = (
         "Seconds after which a publish the broker has not confirmed is an error.",
         ours=True,
     ),
+    _broker(
+        "broker_outbox",
+        PATH,
+        None,
+        "SQLite file that takes messages while the broker is away, and forwards them; None: an error instead.",
+        ours=True,
+    ),
+    _broker(
+        "broker_outbox_limit",
+        INT,
+        100_000,
+        "Messages in the outbox at the most; more are an error.",
+        ours=True,
+    ),
     Setting(
         "dead_letter_enabled", BOOL, True, "Keep messages that are given up, with the reason.", ours=True
     ),

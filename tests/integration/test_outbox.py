@@ -1,0 +1,147 @@
+"""The outbox: a file that takes messages while the broker is away."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support.processes import spawn
+from tests.support.servers import RedisServer
+from tests.support.waiting import wait_until
+from umbel import Umbel
+from umbel.client.outbox import OutboxFullError
+from umbel.core.protocol import peek
+from umbel.errors import BrokerConnectionError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+pytestmark = [pytest.mark.redis]
+
+
+@pytest.fixture
+def server() -> Iterator[RedisServer]:
+    with RedisServer(aof="always") as running:
+        yield running
+
+
+def make_app(server: RedisServer, directory: Path, **settings: object) -> Umbel:
+    app = Umbel("posts", broker=server.url(), set_as_current=False)
+    app.conf.update(broker_outbox=str(directory / "outbox.db"), **settings)
+    return app
+
+
+def names(server: RedisServer, queue: str = "celery") -> list[str]:
+    """The ids of what waits, the oldest first."""
+    with server.client() as client:
+        payloads = client.lrange(queue, 0, -1)
+    return [peek(payload).id for payload in reversed(payloads)]  # type: ignore[call-overload]
+
+
+def send(app: Umbel, start: int, count: int) -> list[str]:
+    return [app.send_task("t", task_id=str(number)).id for number in range(start, start + count)]
+
+
+def test_what_is_sent_while_the_broker_is_away_arrives_in_order_once(
+    server: RedisServer, tmp_path: Path
+) -> None:
+    app = make_app(server, tmp_path)
+    outbox = app.sender.client.outbox
+    assert outbox is not None
+    sent = send(app, 0, 3)
+    assert outbox.depth() == 0
+    server.kill9()
+    sent += send(app, 3, 120)
+    assert outbox.depth() == 120
+    server.restart()
+    sent += send(app, 123, 5)  # before or after the forwarding, and never between
+    wait_until(lambda: len(names(server)) >= len(sent), timeout=30, what="all messages")
+    wait_until(lambda: outbox.depth() == 0, timeout=30, what="an empty outbox")
+    sent += send(app, 128, 1)
+    assert names(server) == sent
+    app.close()
+
+
+async def test_coroutines_use_it_too(server: RedisServer, tmp_path: Path) -> None:
+    app = make_app(server, tmp_path)
+
+    @app.task(name="t")
+    def t() -> None: ...
+
+    await t.adelay()
+    server.kill9()
+    await t.adelay()
+    await t.adelay()
+    assert app.sender.client.outbox is not None
+    assert app.sender.client.outbox.depth() == 2
+    server.restart()
+    wait_until(lambda: len(names(server)) == 3, timeout=30, what="all messages")
+    app.close()
+
+
+def test_it_takes_no_more_than_it_may_and_says_so(server: RedisServer, tmp_path: Path) -> None:
+    app = make_app(server, tmp_path, broker_outbox_limit=3)
+    server.kill9()
+    send(app, 0, 3)
+    with pytest.raises(OutboxFullError, match=r"it has 3 of at most 3 messages \(broker_outbox_limit\)"):
+        send(app, 3, 1)
+    app.close()
+
+
+def test_orders_to_workers_do_not_wait_in_it(server: RedisServer, tmp_path: Path) -> None:
+    app = make_app(server, tmp_path)
+    server.kill9()
+    with pytest.raises(BrokerConnectionError):
+        app.control.broadcast("shutdown")
+    app.close()
+
+
+PRODUCER = """
+import os, pathlib, signal, sys
+from umbel import Umbel
+app = Umbel("posts", broker=sys.argv[1])
+app.conf.broker_outbox = sys.argv[2]
+for number in sys.argv[3:]:
+    app.send_task("t", task_id=number)
+print("sent", flush=True)
+signal.pause()
+"""
+
+
+def test_what_killed_producers_left_behind_is_forwarded_by_the_next(
+    server: RedisServer, tmp_path: Path
+) -> None:
+    server.kill9()
+    output, processes = tmp_path / "output", []
+    for start in (0, 100):
+        numbers = [str(number) for number in range(start, start + 20)]
+        argv = [sys.executable, "-c", PRODUCER, server.url(), str(tmp_path / "outbox.db"), *numbers]
+        processes.append(spawn(argv, cwd=tmp_path, output=output))
+    wait_until(
+        lambda: output.exists() and output.read_text().count("sent") == 2, timeout=60, what="both producers"
+    )
+    for process in processes:
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+    server.restart()
+    app = make_app(server, tmp_path)
+    send(app, 200, 1)
+    wait_until(lambda: len(names(server)) == 41, timeout=30, what=lambda: f"all messages: {names(server)}")
+    order = [int(name) for name in names(server)]
+    assert [number for number in order if number < 100] == list(range(20))
+    assert [number for number in order if number >= 100] == [*range(100, 120), 200]
+    assert order[-1] == 200
+    app.close()
+
+
+def test_without_it_nothing_stands_in_the_way_of_the_publisher(server: RedisServer) -> None:
+    app = Umbel("posts", broker=server.url(), set_as_current=False)
+    client = app.sender.client
+    assert client.outbox is None
+    assert client._send == client.publisher.send
+    app.close()
