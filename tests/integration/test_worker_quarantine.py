@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.apps.stage import Stage, redis_stage, sqlite_stage
+from tests.integration.apps.stage import Stage, redis_stage
 from umbel.core.causes import losses_of
 from umbel.core.protocol import peek, read_envelope
 from umbel.errors import TaskRevokedError, WorkerLostError
@@ -15,15 +15,12 @@ from umbel.errors import TaskRevokedError, WorkerLostError
 pytestmark = pytest.mark.processes
 
 
-@pytest.fixture(params=["redis", "sqlite", "rabbitmq"])
+@pytest.fixture(params=["redis", "rabbitmq"])
 def stage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Stage]:
     match request.param:
         case "redis":
             server = request.getfixturevalue("redis_server")
             with redis_stage(tmp_path, server, worker_lease_duration=1) as found:
-                yield found
-        case "sqlite":
-            with sqlite_stage(tmp_path, worker_lease_duration=1) as found:
                 yield found
         case _:
             url, backend = (request.getfixturevalue(f"{name}_url") for name in ("rabbitmq", "redis"))

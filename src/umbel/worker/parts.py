@@ -222,6 +222,7 @@ class Parts:
             self.link,
             backend,
             shared_store=broker.store == backend.store != "",
+            keeps_letters=self._app.conf.dead_letter_enabled,
             on_settled=lambda: self.intake.made_room(),
             on_due=lambda due: self.chords.take_up(due),
         )

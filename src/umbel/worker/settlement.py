@@ -87,8 +87,8 @@ def _late_dead_letter(job: Job, report: Report) -> Disposition:
 class Settlement:
     """Gathers dispositions and settles them, results first where broker and backend do not share a store.
 
-    ``on_settled`` is called after each batch: there may be room for more jobs. ``on_due`` is given the chords whose
-    last part was counted.
+    Without ``keeps_letters`` what is given up is gone. ``on_settled`` is called after each batch: there may be room for
+    more jobs. ``on_due`` is given the chords whose last part was counted.
     """
 
     def __init__(
@@ -97,6 +97,7 @@ class Settlement:
         backend: ResultBackend,
         *,
         shared_store: bool,
+        keeps_letters: bool = True,
         on_settled: Callable[[], None],
         on_due: Callable[[Sequence[DueChord]], None],
     ) -> None:
@@ -105,6 +106,7 @@ class Settlement:
         self._shared_store = shared_store
         self._on_settled = on_settled
         self._on_due = on_due
+        self._keeps_letters = keeps_letters
         self._pending: list[Disposition] = []
         self._batch: list[Disposition] = []
         self._refused: list[Disposition] = []
@@ -161,6 +163,10 @@ class Settlement:
             await self._idle.wait()
 
     async def _settle(self, batch: list[Disposition]) -> None:
+        if not self._keeps_letters:
+            for disposition in batch:
+                if disposition.action == "dead_letter":
+                    disposition.action = "ack"
         due = None if self._shared_store else await self._store_apart(batch)
         ends = [] if self._shared_store else _take_ends(batch)
         try:
