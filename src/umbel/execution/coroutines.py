@@ -12,6 +12,7 @@ import sys
 import threading
 from contextlib import suppress
 from contextvars import copy_context
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from umbel.errors import SoftTimeLimitExceeded
@@ -42,8 +43,9 @@ def finish(coroutine: Coroutine[Any, Any, Any]) -> Any:
 
     Where a loop is running already (an eager call from async code) it runs in a thread of its own meanwhile.
     """
-    if _is_patched():
-        return _finish_natively(coroutine)
+    in_native_thread = _native_threads()
+    if in_native_thread is not None:
+        return _finish_natively(coroutine, in_native_thread)
     return _finish_here(coroutine, [])
 
 
@@ -82,16 +84,29 @@ class _Body:
             self._loop.call_soon_threadsafe(self.drive.interrupt, limit)
 
 
-def _is_patched() -> bool:
-    """Whether the threads of this process are greenlets: they share one real thread, and that can have one loop."""
+def _native_threads() -> Callable[..., Any] | None:
+    """What runs a function in a thread that is one, where those of this process are greenlets; None elsewhere.
+
+    Greenlets share one real thread, and that can have one loop.
+    """
+    if _loops.native:
+        return None
     monkey = sys.modules.get("gevent.monkey")
-    return monkey is not None and monkey.is_module_patched("threading") and not _loops.native
+    if monkey is not None and monkey.is_module_patched("threading"):
+        return _of_gevent
+    patcher = sys.modules.get("eventlet.patcher")
+    if patcher is not None and patcher.is_monkey_patched("thread"):
+        execute: Callable[..., Any] = import_module("eventlet.tpool").execute
+        return execute
+    return None
 
 
-def _finish_natively(coroutine: Coroutine[Any, Any, Any]) -> Any:
+def _of_gevent(call: Callable[..., Any], *arguments: Any) -> Any:
+    return import_module("gevent").get_hub().threadpool.apply(call, arguments)
+
+
+def _finish_natively(coroutine: Coroutine[Any, Any, Any], in_native_thread: Callable[..., Any]) -> Any:
     """Run it in a thread that is one, on its loop, while this greenlet waits."""
-    from gevent import get_hub  # here it is installed
-
     bodies: list[_Body] = []
 
     def run() -> Any:
@@ -99,7 +114,7 @@ def _finish_natively(coroutine: Coroutine[Any, Any, Any]) -> Any:
         return _finish_here(coroutine, bodies)
 
     try:
-        return get_hub().threadpool.apply(copy_context().run, (run,))
+        return in_native_thread(copy_context().run, run)
     except BaseException:
         # Raised in this greenlet, by a limit for instance: then the body still runs, and is ended now.
         for body in bodies:

@@ -53,6 +53,12 @@ def nothing(mark: object) -> object:
     return mark
 
 
+@app.task
+async def async_nothing(mark: object) -> object:
+    await asyncio.sleep(0.01)
+    return mark
+
+
 @app.task(bind=True)
 def hold(self: Any, mark: object, gate: str = "gate") -> object:
     write("begun", mark, os.getpid(), self.request.delivery_info["redelivered"])

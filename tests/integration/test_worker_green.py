@@ -1,9 +1,10 @@
-"""A worker whose tasks are greenlets. Needs gevent, which is optional."""
+"""A worker whose tasks are greenlets. Needs gevent or eventlet, which are optional."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from importlib.util import find_spec
 
 import pytest
 
@@ -13,13 +14,15 @@ from umbel.errors import SoftTimeLimitExceeded, TaskRevokedError, TimeLimitExcee
 
 pytestmark = pytest.mark.processes
 
-pytest.importorskip("gevent")
 
-
-@pytest.fixture(scope="module")
-def stage(tmp_path_factory: pytest.TempPathFactory, redis_server: RedisServer) -> Iterator[Stage]:
-    with redis_stage(tmp_path_factory.mktemp("gevent"), redis_server, database=5) as found:
-        found.worker("-P", "gevent", "-c", "200")
+@pytest.fixture(scope="module", params=["gevent", "eventlet"])
+def stage(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, redis_server: RedisServer
+) -> Iterator[Stage]:
+    if find_spec(request.param) is None:
+        pytest.skip(f"{request.param} is not installed")
+    with redis_stage(tmp_path_factory.mktemp(request.param), redis_server, database=5) as found:
+        found.worker("-P", request.param, "-c", "200")
         yield found
 
 
@@ -50,3 +53,19 @@ def test_a_hard_limit_ends_the_process_and_it_is_replaced(stage: Stage) -> None:
     with pytest.raises(TimeLimitExceeded):
         stage.send("spin", 60, time_limit=0.4).get(timeout=15)
     assert stage.send("nothing", "on").get(timeout=15) == "on"
+
+
+def test_rate_limits_hold(stage: Stage) -> None:
+    (answer,) = stage.app.control.rate_limit("jobs.nothing", "4/s", reply=True, timeout=5, limit=1)
+    assert "ok" in next(iter(answer.values()))
+    results = [stage.send("nothing", mark) for mark in range(9)]
+    begun = time.monotonic()
+    assert [result.get(timeout=40) for result in results] == list(range(9))
+    # The first may use what had gathered; then one each quarter of a second.
+    assert time.monotonic() - begun > 0.9
+    stage.app.control.rate_limit("jobs.nothing", 0, reply=True, timeout=5, limit=1)
+
+
+def test_async_tasks(stage: Stage) -> None:
+    results = [stage.send("async_nothing", mark) for mark in range(20)]
+    assert [result.get(timeout=20) for result in results] == list(range(20))
