@@ -23,6 +23,7 @@ from umbel.core.protocol import (
     build_message,
     decode_body,
     encode,
+    open_body,
     pack_kombu,
     pack_native,
     peek,
@@ -502,3 +503,86 @@ def test_arguments_and_headers_survive_both_forms(value: Any, kwargs: Any, heade
         assert repr(kombu.headers) == repr(native.headers)
         assert kombu.body == native.body
         assert repr(decode_body(kombu, JSON)) == repr(decode_body(native, JSON))
+
+
+STEP = {"task": "wapp.add", "args": [1], "kwargs": {}, "options": {"task_id": TASK_ID}, "subtask_type": None}
+
+
+class TestTail:
+    """A chain that is passed on without being read."""
+
+    def open(self, chain: Any, **changes: Any) -> Any:
+        return open_body(make_envelope(chain=chain, **changes), JSON)
+
+    def test_a_long_chain_is_left_unread(self) -> None:
+        chain = [{**STEP, "args": [number, 'ü\n"]']} for number in range(20)]
+        args, kwargs, embed, tail = self.open(chain, errbacks=[STEP])
+        assert (args, kwargs, embed) == ([2, 2], {}, {**NO_EMBED, "errbacks": [STEP]})
+        assert tail.steps() == chain
+        step, rest = tail.split()
+        assert (step, rest.steps()) == (chain[-1], chain[:-1])
+
+    def test_it_is_written_as_it_came(self) -> None:
+        chain = [{**STEP, "args": [number]} for number in range(20)]
+        tail = self.open(chain)[3]
+        assert make_envelope(chain=tail).body == make_envelope(chain=chain).body
+        yaml = encode(build_message(make_call(chain=tail)), "yaml", None)
+        assert decode_body(yaml, EVERY)[2]["chain"] == chain
+
+    def test_it_is_written_beside_what_only_the_standard_library_writes(self) -> None:
+        chain = [STEP] * 20
+        now = datetime.now(UTC)
+        for args in ([now], ["\ud800"]):
+            envelope = make_envelope(args=args, chain=self.open(chain)[3])
+            assert decode_body(envelope, JSON)[::2] == (args, {**NO_EMBED, "chain": chain})
+
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            {"chain": [STEP]},
+            {"chain": [{**STEP, "kwargs": {"at": {"__type__": "date", "__value__": "2026-11-22"}}}] * 20},
+            {"chain": None, "args": ("x" * 2000,)},
+        ],
+        ids=["short", "tagged", "none"],
+    )
+    def test_anything_else_is_read_whole(self, changes: dict[str, Any]) -> None:
+        envelope = make_envelope(**changes)
+        *parts, tail = open_body(envelope, JSON)
+        assert (tuple(parts), tail) == (decode_body(envelope, JSON), None)
+
+    def test_what_is_no_signature_is_refused_when_it_is_next(self) -> None:
+        with pytest.raises(InvalidTaskError):
+            self.open([STEP] * 20 + [7])
+        with pytest.raises(DecodeError, match="int"):
+            self.open([7] + [STEP] * 20)[3].steps()
+
+    def test_content_that_is_not_accepted_is_not_looked_at(self) -> None:
+        with pytest.raises(ContentDisallowed):
+            open_body(make_envelope(chain=[STEP] * 20), accept_set(["yaml"]))
+
+
+@given(
+    body=st.binary(max_size=40),
+    header=st.text(max_size=8),
+    encoding=st.sampled_from(["base64", "utf-8", None]),
+)
+def test_an_envelope_reads_alike_however_it_is_written(
+    body: bytes, header: str, encoding: str | None
+) -> None:
+    """The quick way for what nearly every payload looks like, and the other for the rest, agree."""
+    text = b64encode(body).decode() if encoding == "base64" else body.hex()
+    document = {
+        "body": text,
+        "content-encoding": "utf-8",
+        "content-type": "application/json",
+        "headers": {"task": header, "at": {"__type__": "date", "__value__": "2026-11-22"}},
+        "properties": {"body_encoding": encoding, "priority": 3},
+    }
+    tagged = read_envelope(json.dumps(document).encode())
+    document["headers"]["at"] = "2026-11-22"  # type: ignore[index]
+    plain = read_envelope(json.dumps(document).encode())
+    wanted = body if encoding == "base64" else text.encode()
+    assert tagged.body == plain.body == wanted
+    assert plain.headers == {"task": header, "at": "2026-11-22"}
+    assert tagged.headers["at"].isoformat() == "2026-11-22"
+    assert tagged.properties == plain.properties == {"priority": 3}

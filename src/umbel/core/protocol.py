@@ -171,12 +171,11 @@ def _open_chained(
         or envelope.content_type != "application/json"
         or envelope.content_type not in accept
         or envelope.headers.get("compression")
-        # What is not read now must be sure to be readable later.
-        or not body.isascii()
         or may_be_tagged(body)
     ):
         return None
     try:
+        body.decode()  # so that what is not read now is sure to be readable later
         args, kwargs, rest = _open_plain(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None

@@ -122,7 +122,9 @@ class MainThreadSlot:
         if self._terminated:
             # Whatever the body made of it: a terminated job has no report.
             return None
-        following = station.runner.follow(work, report) if time.monotonic() < until else None
+        following = None
+        if time.monotonic() < until and not station.inbox.waiting:
+            following = station.runner.follow(work, report)
         report.goes_on = following is not None
         station.outbox.report(report)
         station.after_job()

@@ -130,6 +130,11 @@ class Inbox:
         except BlockingIOError:
             return True
 
+    @property
+    def waiting(self) -> bool:
+        """Whether something that has been read waits to be done."""
+        return bool(self._works or self._frames)
+
     def fileno(self) -> int:
         """What becomes readable when there is something to receive."""
         return self._link.fileno()

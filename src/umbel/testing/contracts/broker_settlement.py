@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from umbel.brokers.base import Disposition, FetchPlan
+from umbel.brokers.base import Delivery, Disposition, FetchPlan
 from umbel.core.protocol import peek
 from umbel.core.records import Publication
 from umbel.testing.contracts.broker_fixtures import BrokerFixtures, Q
 from umbel.testing.contracts.support import PATIENCE, ids, message, send, to_queue
 
 if TYPE_CHECKING:
-    from umbel.brokers.base import Broker, Consumer, Delivery
+    from umbel.brokers.base import Broker, Consumer
     from umbel.core.records import Action
     from umbel.testing.contracts.broker_fixtures import OpenConsumer
     from umbel.testing.contracts.support import BrokerWorld
@@ -24,6 +24,16 @@ _ACTIONS: tuple[Action, ...] = ("ack", "requeue", "retry_later", "dead_letter")
 async def _fetch_one(consumer: Consumer, queue: str = "q") -> Delivery:
     [delivery] = await consumer.fetch(FetchPlan((queue,)), 1, PATIENCE)
     return delivery
+
+
+async def _keep(broker: Broker, consumer: Consumer) -> tuple[Delivery, Delivery]:
+    """A delivery, and one that may be kept when it ends."""
+    if not broker.capabilities.keeps:
+        pytest.skip("what follows a delivery goes through a queue here")
+    send(broker, "1")
+    payload = message(broker, "kept").payload
+    tag = peek(payload).delivery_tag or "kept"
+    return await _fetch_one(consumer), Delivery(tag.encode(), "q", payload)
 
 
 class SettlementContract(BrokerFixtures):
@@ -292,6 +302,56 @@ class SettlementContract(BrokerFixtures):
         delivery = await _fetch_one(consumer)
         await consumer.settle([Disposition(delivery.tag, unheld=True)])
         assert broker.held_depth() == 1
+
+    async def test_what_is_kept_is_held_at_once_and_on_no_queue(
+        self, broker: Broker, consumer_of: OpenConsumer
+    ) -> None:
+        alone, peer = await consumer_of("a"), await consumer_of("b")
+        first, kept = await _keep(broker, alone)
+        await alone.settle([Disposition(first.tag, keeps=kept)])
+        assert (broker.depth("q"), broker.held_depth()) == (0, 1)
+        assert await peer.fetch(Q, 1, 0) == []
+        await alone.settle([Disposition(kept.tag)])
+        assert (broker.depth("q"), broker.held_depth()) == (0, 0)
+
+    async def test_a_chain_of_what_is_kept_settles_in_one_batch(
+        self, broker: Broker, consumer: Consumer
+    ) -> None:
+        first, second = await _keep(broker, consumer)
+        third = Delivery(b"third", "q", message(broker, "third").payload)
+        follow = [message(broker, "next", "n")]
+        batch = [Disposition(first.tag, keeps=second), Disposition(second.tag, keeps=third)]
+        await consumer.settle([*batch, Disposition(third.tag, publish=follow)])
+        assert (broker.depth("q"), broker.held_depth()) == (0, 0)
+        assert ids(await consumer.fetch(FetchPlan(("n",)), 10, 0)) == ["next"]
+
+    async def test_nothing_is_kept_of_a_delivery_that_is_not_held(
+        self, broker: Broker, consumer: Consumer
+    ) -> None:
+        first, kept = await _keep(broker, consumer)
+        await consumer.settle([Disposition(first.tag)])
+        await consumer.settle([Disposition(first.tag, keeps=kept), Disposition(kept.tag, "requeue")])
+        assert (broker.depth("q"), broker.held_depth()) == (0, 0)
+
+    async def test_what_is_kept_without_a_delivery_is_held(self, broker: Broker, consumer: Consumer) -> None:
+        first, kept = await _keep(broker, consumer)
+        await consumer.settle([Disposition(first.tag)])
+        await consumer.settle([Disposition(first.tag, unheld=True, keeps=kept)])
+        assert await consumer.reconcile({kept.tag}) == 0
+        await consumer.settle([Disposition(kept.tag, "requeue")])
+        [again] = await consumer.fetch(Q, 10, 0)
+        assert (ids([again]), again.redelivered) == (["kept"], True)
+
+    async def test_what_a_lapsed_consumer_kept_goes_to_a_peer(
+        self, world: BrokerWorld, broker: Broker, consumer_of: OpenConsumer
+    ) -> None:
+        lost, peer = await consumer_of("a"), await consumer_of("b")
+        first, kept = await _keep(broker, lost)
+        await lost.settle([Disposition(first.tag, keeps=kept)])
+        await world.lapse(lost, peer)
+        assert await peer.reclaim() == 1
+        [delivery] = await peer.fetch(Q, 10, PATIENCE)
+        assert (ids([delivery]), delivery.redelivered) == (["kept"], True)
 
     async def test_messages_with_one_delivery_tag_are_two(self, broker: Broker, consumer: Consumer) -> None:
         publication = message(broker, "twin")

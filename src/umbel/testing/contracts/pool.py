@@ -44,6 +44,7 @@ class Seen:
     def __init__(self) -> None:
         self.started: dict[int, tuple[int, float]] = {}
         self.reports: dict[int, Report] = {}
+        self.before: dict[int, list[Report]] = {}  #: reports after which another job went on under the number
         self.lost: dict[int, Lost] = {}
         self.returned: list[int] = []
 
@@ -58,7 +59,10 @@ class Seen:
         for report in reports:
             assert report.seq not in self.reports
             assert report.seq not in self.lost
-            self.reports[report.seq] = report
+            if report.goes_on:
+                self.before.setdefault(report.seq, []).append(report)
+            else:
+                self.reports[report.seq] = report
 
     def on_lost(self, lost: Sequence[Lost]) -> None:
         """Keep them."""
@@ -134,6 +138,7 @@ def job(
     brief: bool = False,
     time_limit: float | None = None,
     soft_time_limit: float | None = None,
+    runs_on: bool = False,
 ) -> Work:
     """One job for a ``ScriptedRunner``."""
     return Work(
@@ -144,6 +149,7 @@ def job(
         brief=brief,
         time_limit=time_limit,
         soft_time_limit=soft_time_limit,
+        runs_on=runs_on,
     )
 
 
@@ -230,6 +236,34 @@ class PoolContract(ABC):
             gate.touch()
             await seen.reported(1, 2)
             assert pool.free() == 2
+
+    async def test_what_follows_a_job_runs_in_its_slot_under_its_number(self, tmp_path: Path) -> None:
+        gate = tmp_path / "gate"
+        async with self.running() as (pool, seen):
+            if not pool.runs_on:
+                pytest.skip("these processes leave everything to the dispatcher")
+            pool.submit([job(1, f"echo one then echo two then wait {gate}", runs_on=True)])
+            await eventually(lambda: len(seen.before.get(1, ())) == 2)
+            assert [report.payload for report in seen.before[1]] == [b"one", b"two"]
+            assert (pool.free(), [seq for seq, _ in pool.begun()]) == (1, [1])
+            gate.touch()
+            await seen.reported(1)
+            assert (pool.free(), pool.begun()) == (2, [])
+
+    async def test_a_job_that_may_not_run_on_is_followed_by_nothing(self) -> None:
+        async with self.running() as (pool, seen):
+            pool.submit([job(1, "echo one then echo two")])
+            await seen.reported(1)
+            assert (seen.answer(1), seen.before) == ("one", {})
+
+    async def test_of_what_follows_a_job_exactly_the_running_one_is_lost(self) -> None:
+        async with self.running() as (pool, seen):
+            if not pool.runs_on:
+                pytest.skip("these processes leave everything to the dispatcher")
+            pool.submit([job(1, "echo one then gone 3", runs_on=True)])
+            await seen.all_ended(1)
+            assert [report.payload for report in seen.before[1]] == [b"one"]
+            assert (seen.lost[1].cause, seen.lost[1].why) == ("worker_lost", "exitcode 3")
 
     async def test_depth_is_for_brief_jobs(self) -> None:
         async with self.running() as (pool, seen):

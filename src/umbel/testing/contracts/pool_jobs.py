@@ -29,6 +29,10 @@ if TYPE_CHECKING:
     from umbel.pools.base import AsyncSlot
 
 
+#: Between a command and the one that follows it.
+_THEN = " then "
+
+
 def _no_limit(seconds: float | None) -> AbstractContextManager[None]:
     return nullcontext()
 
@@ -57,7 +61,7 @@ class ScriptedRunner:
     def run(self, work: Work) -> Report:
         """Run the command of the payload."""
         started = time.perf_counter()
-        command, *arguments = work.payload.decode().split(" ")
+        command, *arguments = work.payload.decode().partition(_THEN)[0].split(" ")
         state, error = "SUCCESS", ""
         if command == "hard":
             self.hard_limit(float(arguments.pop(0)))
@@ -69,6 +73,11 @@ class ScriptedRunner:
             state, error, answer = "FAILURE", type(exception).__name__, ""
         runtime = time.perf_counter() - started
         return Report(work.seq, state, "ack", runtime, payload=str(answer).encode(), error=error)
+
+    def follow(self, work: Work, report: Report) -> Work | None:
+        """What the payload says after ``then``."""
+        following = work.payload.decode().partition(_THEN)[2]
+        return Work(work.seq, following.encode(), work.queue, runs_on=True) if following else None
 
     def process_exit(self, exitcode: int) -> None:
         """Nothing to close."""
