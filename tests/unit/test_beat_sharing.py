@@ -229,6 +229,37 @@ class TestEntries:
         assert set(scheduler.schedule) == {"ten"}
         assert scheduler.schedule["ten"].args == ()
 
+    @pytest.mark.parametrize("kind", ["sqlite", "sql", pytest.param("redis", marks=pytest.mark.redis)])
+    def test_every_store_keeps_them_for_the_next_beat(self, app, tmp_path, request, kind) -> None:
+        """Added, changed, paused and removed by one program, seen by a beat that knows the store only."""
+        if kind == "redis":
+            url = request.getfixturevalue("redis_url")
+        else:
+            url = {"sqlite": f"sqlite:///{tmp_path}/b.db", "sql": f"db+sqlite:///{tmp_path}/s.db"}[kind]
+        app.conf.beat_store_url = url
+        made = app.schedule_entries
+        made.add("kept", "u", "3s", [1], {"a": 2}, {"queue": "q"}, missed="all")
+        made.add("paused", "u", "0 4 * * *")
+        made.add("removed", "u", "1h")
+        made.change("ten", schedule="20s")
+        made.pause("paused")
+        made.remove("removed")
+        made.close()
+        with closing(app.schedule_entries) as entries:
+            listed = {entry.name: entry for entry in entries.list()}
+            assert set(listed) == {"ten", "kept", "paused"}
+            assert (listed["kept"].task, listed["kept"].schedule, listed["kept"].paused) == ("u", "3", False)
+            assert listed["paused"].paused
+            assert entries.run("kept").id
+            entries.resume("paused")
+            entries.remove("ten")
+        with closing(open_store(app)) as store:
+            scheduler = beat(app, store)
+            entry = scheduler.schedule["kept"]
+            assert (entry.args, entry.kwargs, entry.options) == ((1,), {"a": 2}, {"queue": "q"})
+            assert scheduler.schedule["ten"].schedule == schedule(10.0)
+            assert scheduler.schedule["paused"].schedule == crontab.from_string("0 4 * * *")
+
     def test_what_a_pause_left_out_is_not_missed(self, app, store, entries) -> None:
         scheduler = beat(app, store)
         shared = scheduler.shared

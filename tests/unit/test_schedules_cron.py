@@ -13,6 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from umbel import Umbel
+from umbel.scheduler import crontab
 from umbel.scheduler.cron import CronFields, crontab_parser, next_run
 
 MINUTE = timedelta(minutes=1)
@@ -111,6 +113,34 @@ def test_the_next_run_is_that_of_the_reference(zone, first, fields, starts) -> N
         after = begin + timedelta(seconds=start)
         for run in islice(expected(fields, zone, first, after), 1):
             assert next_run(fields, after, ZoneInfo(zone)).astimezone(UTC) == run, after
+
+
+@pytest.mark.parametrize(("zone", "first"), WINDOWS, ids=[" ".join(window) for window in WINDOWS])
+@settings(max_examples=15, deadline=None)
+@given(
+    fields=fields_of_all_kinds,
+    start=st.integers(0, (DAYS - 2) * 24 * 3600 - 1),
+    elapsed=st.integers(0, 36 * 3600),
+    shown_in=st.sampled_from(["UTC", "zone"]),
+)
+def test_what_beat_asks_is_answered_as_the_reference_has_it(
+    zone, first, fields, start, elapsed, shown_in
+) -> None:
+    """Whether it is due, and in how many seconds the next run is, by the schedule's own clock."""
+    begin = datetime.fromisoformat(first).replace(tzinfo=UTC)
+    last, now = begin + timedelta(seconds=start), begin + timedelta(seconds=start + elapsed)
+    clock = now.astimezone(ZoneInfo(zone)) if shown_in == "zone" else now
+    with Umbel("cron", broker="memory://", set_as_current=False) as app:
+        app.conf.timezone = zone
+        cron = crontab(*fields[:2], *fields[2:], nowfun=lambda: clock, app=app)
+        state = cron.is_due(last.astimezone(ZoneInfo(zone)))
+    next_after_last = next(expected(fields, zone, first, last), None)
+    if next_after_last is None:
+        return  # beyond the window
+    assert state.is_due == (next_after_last <= now)
+    waited = next_after_last if not state.is_due else next(expected(fields, zone, first, now), None)
+    if waited is not None:
+        assert state.next == pytest.approx((waited - now).total_seconds(), abs=0.001)
 
 
 @pytest.mark.parametrize(("zone", "first"), WINDOWS, ids=[" ".join(window) for window in WINDOWS])
