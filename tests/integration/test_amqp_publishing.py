@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import threading
 import time
 from typing import TYPE_CHECKING, Any
@@ -14,15 +15,17 @@ import pytest
 from tests.support.proxy import TcpProxy
 from tests.support.rabbitmq import RabbitMqServer
 from tests.support.waiting import wait_until
+from umbel import Umbel
+from umbel.brokers.base import FetchPlan, PipelinedPublisher
 from umbel.brokers.options import BrokerOptions
 from umbel.brokers.urls import broker_from_url
 from umbel.core.destination import Destination
 from umbel.core.message import Call
-from umbel.core.protocol import build_message, encode
+from umbel.core.protocol import build_message, encode, peek
 from umbel.core.queues import Broadcast, Exchange, Queue
 from umbel.core.records import Publication
 from umbel.core.topology import define
-from umbel.errors import BrokerConnectionError, BrokerError, PublishTimeout
+from umbel.errors import BrokerConnectionError, BrokerError, EncodeError, PublishTimeout
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -437,6 +440,88 @@ def test_a_fork_gets_a_connection_of_its_own(connect: Connect) -> None:
         publisher.send([publication(broker, to_queue())], timeout=PATIENCE)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
     assert broker.depth("q") == 101
+
+
+def test_a_handler_of_a_signal_may_send_while_its_thread_sends(connect: Connect) -> None:
+    broker = connect()
+    publisher = broker.publisher()
+    message = publication(broker, to_queue())
+    publisher.send([message], timeout=PATIENCE)
+    sent, failures, inside = 1, [], False
+
+    def interrupt(_number: int, _frame: object) -> None:
+        nonlocal sent, inside
+        if inside:  # one send interrupts another, and is not interrupted itself
+            return
+        inside = True
+        try:
+            publisher.send([message], timeout=PATIENCE)
+            sent += 1
+        except Exception as error:
+            failures.append(error)
+        finally:
+            inside = False
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    signal.setitimer(signal.ITIMER_REAL, 0.0007, 0.0007)
+    try:
+        for _ in range(200):
+            publisher.send([message], timeout=PATIENCE)
+            sent += 1
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert failures == []
+    assert sent > 201, "nothing was interrupted"
+    assert broker.depth("q") == sent
+
+
+def test_batches_that_are_begun_arrive_in_order(connect: Connect) -> None:
+    broker = connect()
+    publisher = broker.publisher()
+    assert isinstance(publisher, PipelinedPublisher)
+    batches = [[publication(broker, to_queue(), size=size)] * 3 for size in range(5)]
+    waits = [publisher.begin(batch, timeout=PATIENCE) for batch in [*batches, []]]
+    for wait in waits:
+        wait()
+
+    async def take() -> list[int]:
+        consumer = broker.consumer("worker", 30.0)
+        await consumer.open()
+        try:
+            taken = await consumer.fetch(FetchPlan(("q",)), 15, PATIENCE)
+            return [len(peek(delivery.payload).argsrepr or "") for delivery in taken]
+        finally:
+            await consumer.close()
+
+    sizes = asyncio.run(take())
+    assert len(sizes) == 15
+    assert sizes == sorted(sizes)
+
+
+def test_a_batch_that_was_begun_fails_when_it_is_waited_for(connect: Connect) -> None:
+    broker = connect()
+    publisher = broker.publisher()
+    assert isinstance(publisher, PipelinedPublisher)
+    broker.declare((), [define(Queue("q", Exchange("topics", "topic"), "a.#"))])
+    nowhere = Destination("topics", "b.nowhere", None, "topic")
+    wait = publisher.begin([publication(broker, nowhere)], timeout=PATIENCE)
+    publisher.send([publication(broker, to_queue())], timeout=PATIENCE)
+    with pytest.raises(BrokerError, match="nowhere"):
+        wait()
+
+
+def test_what_was_sent_before_a_call_that_cannot_be_written_is_there(rabbitmq_url: str) -> None:
+    app = Umbel("bulk", broker=rabbitmq_url, task_default_queue="q")
+    add = app.task(name="add")(lambda value: value)
+    try:
+        with pytest.raises(EncodeError):
+            add.delay_many((number if number < 1100 else object(),) for number in range(1200))
+        assert app.broker.depth("q") == 1000
+        add.delay_many((number,) for number in range(1200))
+        assert app.broker.depth("q") == 2200
+    finally:
+        app.close()
 
 
 def test_without_confirms_nothing_is_waited_for(connect: Connect, send: Send) -> None:

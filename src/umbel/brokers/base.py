@@ -16,14 +16,14 @@ above holds for them: they are neither held nor settled nor sent again, and they
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import msgspec
 
 from umbel.core.causes import Cause
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Sequence
+    from collections.abc import Callable, Collection, Iterable, Sequence
 
     from umbel.core.bindings import Binding
     from umbel.core.causes import Losses
@@ -147,6 +147,18 @@ class Publisher(Protocol):
 
     def close(self) -> None:
         """Give the connections back. Safe twice."""
+
+
+@runtime_checkable
+class PipelinedPublisher(Publisher, Protocol):
+    """A publisher of a broker that works on a batch while its sender makes the next."""
+
+    def begin(self, publications: Sequence[Publication], *, timeout: float) -> Callable[[], None]:
+        """Begin to send, and return what waits until the broker has them, as ``send`` would; it is to be called once.
+
+        Batches that are begun one after the other arrive in that order as long as the connection holds. ``timeout`` is
+        counted from here. Raises as ``send``, here or there.
+        """
 
 
 class AsyncPublisher(Protocol):

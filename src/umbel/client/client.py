@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from umbel.brokers.base import PipelinedPublisher
 from umbel.core.message import Tail
 from umbel.core.protocol import build_message, encode
 from umbel.core.queues import Exchange, Queue
 from umbel.core.records import Publication
 from umbel.core.retry import RetryPolicy
-from umbel.errors import BrokerConnectionError
+from umbel.errors import BrokerConnectionError, OperationalError
 from umbel.signals import after_task_publish, before_task_publish, task_sent
 
 if TYPE_CHECKING:
@@ -112,10 +114,41 @@ class Client:
             self.send_packed(chunk, options)
 
     def publish_many(self, works: Iterable[Work]) -> None:
-        """Send many messages in few round trips, in order."""
+        """Send many messages in few round trips, in order.
+
+        A broker that can do so takes one chunk while the next is made; when one fails, the next may have been sent.
+        """
+        if isinstance(self._publisher, PipelinedPublisher):
+            self._publish_pipelined(self._publisher, works)
+            return
         for chunk, last, seen in self._chunks(works):
             self.send_packed(chunk, last)
             self._tell_all(seen)
+
+    def _publish_pipelined(self, publisher: PipelinedPublisher, works: Iterable[Work]) -> None:
+        before: _Begun | None = None
+        try:
+            for chunk in self._chunks(works):
+                ended, before = before, _Begun(publisher, chunk)
+                if ended is not None:
+                    self._end(ended)
+        except BaseException:
+            # What was asked for first is what is told; nothing is left on its way.
+            if before is not None:
+                with suppress(OperationalError):
+                    self._end(before)
+            raise
+        if before is not None:
+            self._end(before)
+
+    def _end(self, begun: _Begun) -> None:
+        """Wait until the broker has a chunk, and send it again where the connection was lost."""
+        publications, options, seen = begun.chunk
+        try:
+            begun.wait()
+        except BrokerConnectionError as error:
+            self._send_again(publications, options, error)
+        self._tell_all(seen)
 
     async def asend_packed(
         self, publications: Sequence[Publication], options: PublishOptions, publisher: AsyncPublisher
@@ -216,6 +249,27 @@ class Client:
 
 
 _Chunk = tuple[list[Publication], PublishOptions, list[tuple["TaskMessage", "Destination"]]]
+
+
+class _Begun:
+    """A chunk that is on its way."""
+
+    __slots__ = ("_error", "_finish", "chunk")
+
+    def __init__(self, publisher: PipelinedPublisher, chunk: _Chunk) -> None:
+        self.chunk = chunk
+        self._error: BrokerConnectionError | None = None
+        self._finish: Callable[[], None] | None = None
+        try:
+            self._finish = publisher.begin(chunk[0], timeout=chunk[1].timeout)
+        except BrokerConnectionError as error:
+            self._error = error  # told in its turn: the chunk before it may have to be sent again first
+
+    def wait(self) -> None:
+        """Until the broker has it. Raises as ``Publisher.send``."""
+        if self._finish is None:
+            raise self._error or BrokerConnectionError("nothing was begun")
+        self._finish()
 
 
 class _Attempts:

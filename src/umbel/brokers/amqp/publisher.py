@@ -12,6 +12,7 @@ import os
 import threading
 import time
 from collections import deque
+from functools import partial
 from typing import TYPE_CHECKING
 
 from umbel.brokers.amqp.placing import Placing
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from umbel.brokers.amqp.topology import Steps, Topology
     from umbel.core.records import Publication
     from umbel.stores.amqp import dialogue
-    from umbel.stores.amqp.blocking import BlockingLink
+    from umbel.stores.amqp.blocking import BlockingLink, Waiter
     from umbel.stores.amqp.confirms import Confirmation, Outgoing
     from umbel.stores.amqp.consumers import Delivered
     from umbel.stores.amqp.failover import Failover
@@ -142,8 +143,87 @@ class _Session:
             self.link.ask(before, requests.close_channel(), deadline)
 
 
+class _Sending:
+    """Publications on their way: written, and then waited for."""
+
+    __slots__ = (
+        "_channel",
+        "_deadline",
+        "_origins",
+        "_publications",
+        "_received",
+        "_session",
+        "_timeout",
+        "_waiters",
+    )
+
+    def __init__(
+        self, session: _Session, publications: Sequence[Publication], deadline: float, timeout: float
+    ) -> None:
+        self._session = session
+        self._publications = publications
+        self._deadline = deadline
+        self._timeout = timeout
+        self._received = session.link.received
+        self._channel: dialogue.Channel
+        self._origins: Sequence[Publication] = ()
+        self._waiters: list[Waiter] = []
+
+    def write(self, *, confirm: bool) -> None:
+        """Write them. Raises as ``Publisher.send``."""
+        session, deadline, link = self._session, self._deadline, self._session.link
+        try:
+            if link.blocked is not None:
+                link.wait_unblocked(deadline)
+            self._channel = session.channel(deadline)
+            session.place(self._publications, deadline)
+            messages, self._origins = compose_all(self._publications, session.placed.compose)
+            if session.placed.new_delays:
+                session.place_delays(deadline)
+            self._publish(messages, confirm=confirm)
+        except TimeoutError as error:
+            raise self._overdue() from error
+
+    def _publish(self, messages: Sequence[Outgoing], *, confirm: bool) -> None:
+        link, channel, deadline = self._session.link, self._channel, self._deadline
+        if not confirm:
+            for piece in _pieces(messages):
+                link.publish_unconfirmed(channel, piece, deadline)
+            return
+        try:
+            if messages:
+                self._waiters = [link.publish(channel, piece, deadline) for piece in _pieces(messages)]
+        except ChannelClosedError as error:
+            raise explain_closed(error, self._publications) from error
+
+    def finish(self) -> None:
+        """Wait until the broker has them. Raises as ``Publisher.send``."""
+        session, deadline, waiters = self._session, self._deadline, self._waiters
+        if not waiters:
+            return
+        try:
+            outcomes = [session.link.wait(waiter, deadline) for waiter in waiters]
+            if any(outcome.refused for outcome in outcomes):
+                session.retire(self._channel, deadline)
+        except ChannelClosedError as error:
+            raise explain_closed(error, self._publications) from error
+        except TimeoutError as error:
+            raise self._overdue() from error
+        check_outcomes(outcomes, self._origins)
+
+    def _overdue(self) -> PublishTimeout:
+        link = self._session.link
+        if link.received == self._received and link.blocked is None:
+            link.abandon(f"RabbitMQ was silent for {self._timeout:g} seconds")
+        return PublishTimeout(explain_timeout(len(self._publications), self._timeout, link.blocked))
+
+
+def _nothing() -> None:
+    """Where nothing is to be waited for."""
+
+
 class AmqpPublisher:
-    """A blocking publisher. Safe for use by several threads, and after a fork.
+    """A blocking publisher. Safe for use by several threads, in handlers of signals, and after a fork.
 
     Args:
         failover: where to connect to.
@@ -158,44 +238,46 @@ class AmqpPublisher:
         self._pid = os.getpid()
         self._connecting = threading.Lock()
         self._session: _Session | None = None
+        self._inside: set[int] = set()
+        self._inner: AmqpPublisher | None = None
 
     def send(self, publications: Sequence[Publication], *, timeout: float) -> None:
         """As Publisher.send. A connection that died while nobody used it is replaced without a word."""
-        if not publications:
-            return
-        deadline = time.monotonic() + timeout
-        session = self._connected(deadline)
-        link, received = session.link, session.link.received
-        try:
-            self._send(session, publications, deadline)
-        except TimeoutError as error:
-            if link.received == received and link.blocked is None:
-                link.abandon(f"RabbitMQ was silent for {timeout:g} seconds")
-            raise PublishTimeout(explain_timeout(len(publications), timeout, link.blocked)) from error
+        self.begin(publications, timeout=timeout)()
 
-    def _send(self, session: _Session, publications: Sequence[Publication], deadline: float) -> None:
-        link = session.link
-        if link.blocked is not None:
-            link.wait_unblocked(deadline)
-        channel = session.channel(deadline)
-        session.place(publications, deadline)
-        messages, origins = compose_all(publications, session.placed.compose)
-        if session.placed.new_delays:
-            session.place_delays(deadline)
-        if not self._confirm:
-            for piece in _pieces(messages):
-                link.publish_unconfirmed(channel, piece, deadline)
-            return
-        if not messages:
-            return
+    def begin(self, publications: Sequence[Publication], *, timeout: float) -> Callable[[], None]:
+        """As PipelinedPublisher.begin."""
+        if not publications:
+            return _nothing
+        if os.getpid() != self._pid:
+            # The parent goes on using the inherited connection: it is forgotten here, not closed.
+            self._start_afresh()
+        me = threading.get_ident()
+        if me in self._inside:
+            # A signal's handler, or a finalizer, interrupts this thread's own send, with its locks held.
+            return self._interrupting().begin(publications, timeout=timeout)
+        self._inside.add(me)
         try:
-            waiters = [link.publish(channel, piece, deadline) for piece in _pieces(messages)]
-            outcomes = [link.wait(waiter, deadline) for waiter in waiters]
-        except ChannelClosedError as error:
-            raise explain_closed(error, publications) from error
-        if any(outcome.refused for outcome in outcomes):
-            session.retire(channel, deadline)
-        check_outcomes(outcomes, origins)
+            deadline = time.monotonic() + timeout
+            sending = _Sending(self._reached(deadline, timeout), publications, deadline, timeout)
+            sending.write(confirm=self._confirm)
+        finally:
+            self._inside.discard(me)
+        return partial(self._finish, sending)
+
+    def _finish(self, sending: _Sending) -> None:
+        me = threading.get_ident()
+        self._inside.add(me)
+        try:
+            sending.finish()
+        finally:
+            self._inside.discard(me)
+
+    def _interrupting(self) -> AmqpPublisher:
+        """Another publisher, with a connection of its own."""
+        if self._inner is None:
+            self._inner = AmqpPublisher(self._failover, self._topology, confirm=self._confirm)
+        return self._inner
 
     def ask(self, request: requests.Request, timeout: float) -> tuple[object, ...]:
         """The fields of the answer to any request.
@@ -224,6 +306,15 @@ class AmqpPublisher:
                 return []
             raise
 
+    def _reached(self, deadline: float, timeout: float) -> _Session:
+        """As ``_connected``; a connection that is not made in time is a publish that was not."""
+        try:
+            return self._connected(deadline)
+        except BrokerConnectionError as error:
+            if time.monotonic() < deadline:
+                raise
+            raise PublishTimeout(f"RabbitMQ was not reached within {timeout:g} seconds: {error}") from error
+
     def _connected(self, deadline: float) -> _Session:
         if os.getpid() != self._pid:
             # The parent goes on using the inherited connection: it is forgotten here, not closed.
@@ -236,7 +327,7 @@ class AmqpPublisher:
         try:
             if self._session is None or self._session.link.lost is not None:
                 self._session = None
-                link = open_blocking_link(self._failover)
+                link = open_blocking_link(self._failover, deadline)
                 self._session = _Session(link, self._topology, confirm=self._confirm)
             return self._session
         finally:
@@ -246,6 +337,8 @@ class AmqpPublisher:
         self._pid = os.getpid()
         self._connecting = threading.Lock()
         self._session = None
+        self._inside = set()
+        self._inner = None
 
     def close(self) -> None:
         """Give the connection back. Safe twice; the publisher may be used again."""
@@ -254,6 +347,9 @@ class AmqpPublisher:
         session, self._session = self._session, None
         if session is not None:
             session.link.close()
+        inner, self._inner = self._inner, None
+        if inner is not None:
+            inner.close()
 
 
 class AmqpAsyncPublisher:
