@@ -12,6 +12,7 @@ import socket
 import threading
 import time
 from collections import deque
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 from umbel.errors import BrokerConnectionError, BrokerError, ImproperlyConfigured
@@ -99,12 +100,12 @@ class BlockingLink:
     """A connection for any number of threads of one process.
 
     Methods that wait take a ``deadline`` on the monotonic clock and raise TimeoutError when it passes;
-    BrokerConnectionError when the connection is lost. Raises BrokerConnectionError when it cannot be made.
+    BrokerConnectionError when the connection is lost, or, of making one, when it cannot be made by ``within``.
     """
 
-    def __init__(self, address: Address) -> None:
+    def __init__(self, address: Address, within: float = inf) -> None:
         self.address = address
-        timeout = address.connect_timeout or LOGIN_TIMEOUT
+        timeout = min(address.connect_timeout or LOGIN_TIMEOUT, max(within - time.monotonic(), 0.001))
         deadline = time.monotonic() + timeout
         self._lock = threading.Lock()  # for the dialogue, held while nothing waits
         self._sending = threading.Lock()  # who holds it writes for all
@@ -412,13 +413,16 @@ class BlockingLink:
             self._socket.close()
 
 
-def open_blocking_link(failover: Failover) -> BlockingLink:
-    """Connect and log in, trying each address once. Raises BrokerConnectionError when none lets us in."""
+def open_blocking_link(failover: Failover, within: float = inf) -> BlockingLink:
+    """Connect and log in, trying each address once. Raises BrokerConnectionError when none lets us in.
+
+    ``within`` is an instant of the monotonic clock after which it is not waited any more.
+    """
     failed: list[BrokerConnectionError] = []
     for _ in failover.addresses:
         address = failover.current
         try:
-            return BlockingLink(address)
+            return BlockingLink(address, within)
         except BrokerConnectionError as error:
             failover.failed(address)
             failed.append(error)

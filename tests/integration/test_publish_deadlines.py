@@ -1,0 +1,76 @@
+"""No publish hangs: on a frozen server it ends with PublishTimeout, connected or not, blocking or awaited."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from tests.support.proxy import TcpProxy
+from tests.support.servers import RedisServer
+from umbel import Umbel
+from umbel.errors import PublishTimeout
+
+#: Seconds: what a publish may take here, and the bound that says it did not take some other timeout instead.
+TIMEOUT, BOUND = 0.5, 3.5
+
+
+class Frozen:
+    """A broker's URL, and how to have it fall silent."""
+
+    def __init__(self, url: str, freeze: Callable[[], None], thaw: Callable[[], None]) -> None:
+        self.url = url
+        self._freeze = freeze
+        self.thaw = thaw
+
+    def freeze(self) -> float:
+        """Give no answer from now on; says when that was."""
+        self._freeze()
+        return time.monotonic()
+
+
+@pytest.fixture(params=["redis", "rabbitmq"])
+def server(request: pytest.FixtureRequest) -> Iterator[Frozen]:
+    if request.param == "redis":
+        with RedisServer() as server:
+            yield Frozen(server.url(), server.freeze, server.thaw)
+            server.thaw()
+        return
+    path = "/" + request.getfixturevalue("rabbitmq_url").rpartition("/")[2]
+    with TcpProxy(request.getfixturevalue("rabbitmq_server").port) as proxy:
+        yield Frozen(proxy.url(path=path), proxy.freeze, proxy.thaw)
+
+
+@pytest.fixture
+def app(server: Frozen) -> Iterator[Umbel]:
+    with Umbel("frozen", broker=server.url, set_as_current=False) as app:
+        app.conf.broker_publish_timeout = TIMEOUT
+        yield app
+        server.thaw()
+
+
+@pytest.mark.parametrize("connected", [True, False])
+def test_a_publish_to_a_frozen_server_ends(app: Umbel, server: Frozen, connected: bool) -> None:
+    if connected:
+        app.conf.broker_publish_timeout = 30
+        app.send_task("a")
+        app.conf.broker_publish_timeout = TIMEOUT
+    began = server.freeze()
+    with pytest.raises(PublishTimeout, match=r"within 0\.5 seconds"):
+        app.send_task("a")
+    assert time.monotonic() - began < BOUND
+
+
+@pytest.mark.parametrize("connected", [True, False])
+async def test_an_awaited_publish_to_a_frozen_server_ends(
+    app: Umbel, server: Frozen, connected: bool
+) -> None:
+    if connected:
+        app.conf.broker_publish_timeout = 30
+        await app.asend_task("a")
+        app.conf.broker_publish_timeout = TIMEOUT
+    began = server.freeze()
+    with pytest.raises(PublishTimeout, match=r"within 0\.5 seconds"):
+        await app.asend_task("a")
+    assert time.monotonic() - began < BOUND
