@@ -32,7 +32,7 @@ class CountingBackend(FakeBackend):
     def ensure_chords_allowed(self) -> None:
         pass
 
-    def prepare_chord(self, results: Any, body: Any, **options: Any) -> None:
+    def apply_chord(self, results: Any, body: Any, **options: Any) -> None:
         assert body["options"]["task_id"]
 
     def set_chord_size(self, group_id: str, size: int) -> None:
