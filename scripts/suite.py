@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _FAILED: Final = 1  # pytest's status when tests have failed, and nothing else has
-_CHANCE: Final = 6
+_CHANCE: Final = 10
 _MEMORY: Final = ROOT / ".pytest_cache" / "v" / "cache" / "lastfailed"
 
 
