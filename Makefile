@@ -1,6 +1,6 @@
 # `make` alone lists what there is. Nothing is assumed but Python 3.11 or later, make and, on Debian, apt.
 .DEFAULT_GOAL := help
-.PHONY: help env demo test check format bench conformance docs lock
+.PHONY: help env demo test check format bench chaos conformance docs lock
 
 # The first Python that is new enough; `make PYTHON=/path/to/python` decides otherwise.
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
@@ -13,6 +13,7 @@ ARGS ?=
 # Tests run in this many processes; those of one file stay together, since they share servers and workers.
 JOBS ?= 2
 SUITE ?= throughput
+BROKER ?= redis
 PAIR ?= redis+redis
 SUBJECT ?= umbel
 
@@ -44,6 +45,10 @@ format: env ## Format the code and mend what ruff can mend
 bench: ## Measure beside Celery: SUITE=throughput|enqueue|latency|footprint|backlog|canvas ARGS="--peers celery,dramatiq"
 	@$(BOOTSTRAP) --servers
 	$(BIN)/python -m benchmarks $(SUITE) $(ARGS)
+
+chaos: ## Do harm to real workers and a real broker, and count what is left: BROKER=redis|rabbitmq|sqlite ARGS="--seed 1 --seconds 600"
+	@$(BOOTSTRAP) --servers
+	$(BIN)/python -m chaos --broker $(BROKER) $(ARGS)
 
 conformance: env ## Run Celery's own tests under the name celery: PAIR=redis+redis|rabbitmq+redis|rabbitmq+rpc SUBJECT=umbel|celery
 	@$(BOOTSTRAP) --servers

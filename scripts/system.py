@@ -18,6 +18,7 @@ SERVERS = {
     "memcached": "memcached",
     "node": "nodejs",
     "npm": "npm",
+    "faketime": "faketime",  # clocks that jump, for the fault harness
 }
 
 

@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
-from tests.integration.faults.journal import Records, Run
+from chaos.excuses import Fault
+from chaos.journal import Records, Run
 from tests.integration.faults.load import answer
-from tests.integration.faults.verdict import Fault, Judge, Verdict
+from tests.integration.faults.verdict import Judge, Verdict
 
 KILL = Fault("worker", since=100.0, until=100.1, pids=frozenset([7]), host="w1")
 FREEZE = Fault("frozen", since=100.0, until=103.0, host="w1", ends_pool=False)

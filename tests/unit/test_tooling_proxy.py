@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import socketserver
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -89,6 +90,18 @@ def test_it_cuts_in_the_middle(proxy: TcpProxy) -> None:
         assert b"part".startswith(what_is_left(connection))
         proxy.wait_cut()
         assert proxy.connections == 0
+
+
+def test_it_is_slow_on_request(proxy: TcpProxy) -> None:
+    with connect(proxy) as client:
+        proxy.slow_down(latency=0.05, rate=10_000)
+        began = time.monotonic()
+        client.sendall(b"x" * 1000)
+        assert read(client, 1000) == b"x" * 1000
+        assert time.monotonic() - began >= 0.3  # there and back, a tenth of a second each for its size
+        proxy.slow_down()
+        client.sendall(b"y")
+        assert read(client, 1) == b"y"
 
 
 def test_it_refuses_and_accepts_again(proxy: TcpProxy) -> None:

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tests.integration.faults import journal
+from chaos import journal
 from tests.integration.faults.load import answer
 from umbel import Umbel, signals
 

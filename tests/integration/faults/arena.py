@@ -16,10 +16,11 @@ from typing import Any, Self
 
 import msgspec
 
+from chaos import journal
+from chaos.excuses import Fault
+from chaos.journal import Records
 from scripts.environments import ROOT
-from tests.integration.faults import journal
-from tests.integration.faults.journal import Records
-from tests.integration.faults.verdict import Fault, Judge, Verdict
+from tests.integration.faults.verdict import Judge, Verdict
 from tests.support.processes import is_alive, tree, wait_gone
 from tests.support.waiting import wait_until
 from tests.support.workers import WorkerProcess, umbel_worker
@@ -117,9 +118,9 @@ class Arena:
     def fault(self, name: str, worker: WorkerProcess | None = None, **more: Any) -> Iterator[None]:
         """Record what is done inside."""
         host = worker.name if worker else ""
-        since = time.time()
+        since = journal.now()
         yield
-        self.faults.append(Fault(name, since, time.time(), host=host, **more))
+        self.faults.append(Fault(name, since, journal.now(), host=host, **more))
 
     def kill_pool_process(self) -> None:
         """kill -9 of one pool process of one worker."""
@@ -163,10 +164,10 @@ class Arena:
     @contextmanager
     def cut_off(self, name: str, **more: Any) -> Iterator[None]:
         """Record something that keeps every worker from the broker, while their processes go on."""
-        since = time.time()
+        since = journal.now()
         yield
         self.faults += [
-            Fault(name, since, time.time(), host=worker.name, ends_pool=False, **more)
+            Fault(name, since, journal.now(), host=worker.name, ends_pool=False, **more)
             for worker in self.workers
         ]
 
@@ -208,7 +209,7 @@ class Arena:
 
     def wait_for_fresh_runs(self, *, timeout: float) -> float:
         """Wait until something runs that is sent from now on; how many seconds that took."""
-        began = time.time()
+        began = journal.now()
         known = set(self.records().confirmed)
 
         def is_fresh() -> bool:
@@ -216,7 +217,7 @@ class Arena:
             return any(mark in records.runs for mark in records.confirmed.keys() - known)
 
         wait_until(is_fresh, timeout=timeout, what=lambda: f"tasks that run again: {self._story()}")
-        return time.time() - began
+        return journal.now() - began
 
     def _documents(self, ids: Mapping[int, str]) -> dict[int, Any]:
         marks, documents = list(ids), []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.integration.faults import journal
+from chaos import journal
 from tests.integration.faults.app import DIRECTORY, app
 from umbel import signals
 

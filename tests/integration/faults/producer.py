@@ -13,7 +13,7 @@ import time
 from itertools import count
 from typing import Any
 
-from tests.integration.faults import journal
+from chaos import journal
 from tests.integration.faults.app import DIRECTORY, app
 from tests.integration.faults.load import KINDS
 from umbel.errors import OperationalError

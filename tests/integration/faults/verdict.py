@@ -16,22 +16,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.integration.faults.journal import Records, Run
+from chaos.excuses import Fault, fault_under
+from chaos.journal import Records, Run
 from tests.integration.faults.load import KINDS, answer
-
-
-@dataclass(frozen=True)
-class Fault:
-    """What was done, from when to when (epoch seconds), and to which processes of which worker, if to any."""
-
-    name: str
-    since: float
-    until: float
-    pids: frozenset[int] = frozenset()
-    host: str = ""
-    ends_pool: bool = True  #: the processes ended; otherwise they were out of touch
-    forgets: bool = False  #: the broker may have forgotten that it had delivered a message before
-    doubles: bool = False  #: what was being passed on (delayed, or as the next attempt) may be there twice
 
 
 @dataclass
@@ -147,14 +134,4 @@ class Judge:
 
     def _fault_under(self, run: Run) -> Fault | None:
         """The fault that ended the process, or cut off the worker, before the run was settled."""
-        for fault in self._faults:
-            if fault.ends_pool and run.pid in fault.pids and run.began <= fault.until:
-                if run.ended is None or fault.since - run.ended <= self._window:
-                    return fault
-            elif not fault.ends_pool and run.host == fault.host and self._overlaps(run, fault):
-                return fault
-        return None
-
-    def _overlaps(self, run: Run, fault: Fault) -> bool:
-        ended = fault.until if run.ended is None else run.ended
-        return run.began <= fault.until + self._window and ended >= fault.since - self._window
+        return fault_under(run, self._faults, self._window)

@@ -1,4 +1,7 @@
-"""What happened, line by line: each process appends to a file of its own."""
+"""What happened, line by line: each process appends to a file of its own, which survives its death.
+
+Times are the machine's monotonic clock, which all processes share and no change of the time of day moves.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
+
+
+def now() -> float:
+    """The time of every line, in seconds."""
+    return time.monotonic()
 
 
 def write(directory: Path, *lines: str) -> None:
@@ -23,12 +31,17 @@ def _file(directory: Path, pid: int) -> int:
 
 def began(directory: Path, mark: int, attempt: int, host: str, redelivered: bool) -> None:
     """An attempt at a task has begun in this process."""
-    write(directory, f"began {mark} {attempt} {time.time():.6f} {host} {int(redelivered)}")
+    write(directory, f"began {mark} {attempt} {now():.6f} {host} {int(redelivered)}")
 
 
 def ended(directory: Path, mark: int, attempt: int) -> None:
     """It has come to its end."""
-    write(directory, f"ended {mark} {attempt} {time.time():.6f}")
+    write(directory, f"ended {mark} {attempt} {now():.6f}")
+
+
+def confirmed(directory: Path, mark: int, task_id: str) -> None:
+    """The broker has confirmed what is sent under this mark."""
+    write(directory, f"confirmed {mark} {task_id} {now():.6f}")
 
 
 @dataclass
@@ -52,6 +65,9 @@ class Records:
     confirmed: dict[int, str] = field(
         default_factory=dict
     )  #: task id by mark, of all that the broker confirmed
+    confirmed_at: dict[int, float] = field(default_factory=dict)  #: by mark, where the journal says when
+    #: By mark, of those whose result a program waits for: the process, and what it got ("waits" while it waits).
+    awaited: dict[int, tuple[int, str]] = field(default_factory=dict)
     runs: dict[int, list[Run]] = field(default_factory=lambda: defaultdict(list))  #: by mark, oldest first
     hosts: set[str] = field(default_factory=set)  #: workers that have been ready
     counts: Counter[str] = field(default_factory=Counter)  #: of what was only counted
@@ -73,6 +89,11 @@ def read(directory: Path) -> Records:
     return records
 
 
+def size(directory: Path) -> int:
+    """How many bytes there are by now: cheaper than reading, to see whether anything goes on."""
+    return sum(path.stat().st_size for path in directory.glob("*.journal"))
+
+
 def _lines(path: Path) -> Iterator[list[str]]:
     for line in path.read_text().splitlines(keepends=True):
         if line.endswith("\n"):  # the last may be half written at this moment
@@ -89,8 +110,13 @@ def _enter(records: Records, current: dict[tuple[int, int], Run], pid: int, word
             current[int(mark), int(attempt)].ended = float(at)
         case ["tried", mark, kind]:
             records.tried[int(mark)] = kind
-        case ["confirmed", mark, task_id]:
+        case ["confirmed", mark, task_id, *at]:
             records.confirmed[int(mark)] = task_id
+            records.confirmed_at |= {int(mark): float(word) for word in at}
+        case ["waits", mark]:
+            records.awaited[int(mark)] = (pid, "waits")
+        case ["awaited", mark, *answer]:
+            records.awaited[int(mark)] = (pid, " ".join(answer))
         case ["ready", host]:
             records.hosts.add(host)
         case ["counted", *what]:

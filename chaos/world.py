@@ -1,0 +1,279 @@
+"""Where the load goes: a private broker with its persistence, a proxy for everyone who uses it, what is left in it."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+import subprocess
+import tempfile
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple, Self
+
+import msgspec
+
+from chaos.workload import QUEUE
+from tests.support.proxy import TcpProxy
+from tests.support.rabbitmq import RabbitMqServer
+from tests.support.servers import RedisServer, ServerProcess
+from umbel import Umbel
+from umbel.core.protocol import peek
+from umbel.errors import DecodeError
+
+_BATCH = 500  #: results asked for at once
+_PAGE = 4096
+_MANY = 100_000  #: more dead letters than there can be
+_DISK = 512 * 1024 * 1024  #: bytes of the small disk that SQLite's file is on
+HEARTBEAT = 5  #: seconds, of AMQP connections
+
+
+class Left(NamedTuple):
+    """How many messages the broker has."""
+
+    waiting: int
+    delayed: int
+    held: int
+
+
+@dataclass
+class Address:
+    """How one process reaches its broker and its results, by ways of its own that can be cut."""
+
+    broker: str
+    backend: str
+    proxies: list[TcpProxy] = field(default_factory=list)
+    shared: list[TcpProxy] = field(default_factory=list)  #: those that other processes use too
+
+    def close(self) -> None:
+        """Take its own ways away."""
+        for proxy in self.proxies:
+            proxy.stop()
+
+
+class World(ABC):
+    """One private broker; ends, with its data, with the block that it is used in."""
+
+    name: ClassVar[str]
+    #: Whether a worker passes a message on in one step with the acknowledgement of what it came from.
+    atomic: ClassVar[bool] = True
+    #: Whether what a worker holds returns as soon as its connection ends, and not with its lease.
+    returns_at_once: ClassVar[bool] = False
+    #: Whether the broker tells the time by the clock of the processes that use it.
+    shares_clock: ClassVar[bool] = False
+    has_disk = False  #: a small disk of its own, which can be filled
+
+    def __init__(self, *, durable: bool) -> None:
+        self.directory = Path(tempfile.mkdtemp(prefix="chaos-"))
+        self.durable = durable
+        self.servers: dict[str, ServerProcess] = {}  #: "broker" and "backend", those that are processes
+        self._ending = ExitStack()
+        self._ending.callback(shutil.rmtree, self.directory, ignore_errors=True)
+
+    @abstractmethod
+    def urls(self) -> tuple[str, str]:
+        """Broker and backend, without a proxy between."""
+
+    @abstractmethod
+    def address(self, role: str) -> Address:
+        """Broker and backend for one more process: a "worker", a "producer" or a "beat"."""
+
+    @abstractmethod
+    def start(self) -> None:
+        """Start the servers."""
+
+    def settings(self) -> dict[str, Any]:
+        """What an application needs here."""
+        return {}
+
+    def versions(self) -> dict[str, str]:
+        """The servers' own versions."""
+        return {}
+
+    def left(self) -> Left:
+        """What the broker has by now."""
+        broker = self.app.broker
+        return Left(broker.depth(QUEUE), broker.delayed_depth(QUEUE), broker.held_depth())
+
+    def dead(self) -> list[str]:
+        """The ids of the dead letters; what cannot be read has none ("")."""
+        return [_id(letter.payload) for letter in self.app.broker.dead_letters(QUEUE, _MANY)]
+
+    def documents(self, ids: Sequence[str]) -> dict[str, Any]:
+        """The result documents that there are, by task id."""
+        found: dict[str, Any] = {}
+        for start in range(0, len(ids), _BATCH):
+            batch = ids[start : start + _BATCH]
+            for task_id, document in zip(batch, self.app.backend.load(batch), strict=True):
+                if document is not None:
+                    found[task_id] = msgspec.json.decode(document)
+        return found
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+            broker, backend = self.urls()
+            # The harness' own eyes and hands: it sends poisons, and looks at what is left.
+            self.app = Umbel("chaos-judge", broker=broker, backend=backend, set_as_current=False)
+            self._ending.callback(self.app.close)
+        except BaseException:
+            self._ending.close()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ending.close()
+
+    def _serve(self, role: str, server: ServerProcess) -> None:
+        self.servers[role] = server
+        self._ending.callback(server.stop)
+        server.start()
+
+    def _proxy(self, server: ServerProcess) -> TcpProxy:
+        proxy = TcpProxy(server.port).start()
+        self._ending.callback(proxy.stop)
+        return proxy
+
+
+def _id(payload: bytes) -> str:
+    try:
+        return peek(payload).id
+    except DecodeError:
+        return ""
+
+
+class RedisChaos(World):
+    """Redis, for messages and results; every write is on the disk before it is confirmed, unless told otherwise."""
+
+    name = "redis"
+
+    def start(self) -> None:
+        """Start the server."""
+        self._server = RedisServer(aof="always" if self.durable else None)
+        self._serve("broker", self._server)
+
+    def urls(self) -> tuple[str, str]:
+        """One for both."""
+        return self._server.url(), self._server.url()
+
+    def address(self, role: str) -> Address:
+        """By a proxy for both."""
+        proxy = self._proxy(self._server)
+        return Address(proxy.url("redis"), proxy.url("redis"), [proxy])
+
+    def versions(self) -> dict[str, str]:
+        """Redis'."""
+        return {"redis": _redis_version(self._server)}
+
+
+class RabbitChaos(World):
+    """RabbitMQ for messages, a Redis server for results."""
+
+    name = "rabbitmq"
+    atomic = False
+    returns_at_once = True
+
+    def start(self) -> None:
+        """Start both servers."""
+        self._server = RabbitMqServer(f"heartbeat = {HEARTBEAT}")
+        self._results = RedisServer(aof="always")
+        self._serve("backend", self._results)
+        self._serve("broker", self._server)
+        self._way = self._proxy(self._server)
+        self.vhost = self._server.add_vhost()
+
+    def urls(self) -> tuple[str, str]:
+        """One each."""
+        return self._server.url(self.vhost), self._results.url()
+
+    def address(self, role: str) -> Address:
+        """By a proxy each; workers share the one to the broker.
+
+        Workers complete each other's chords where the URL of their broker is the same.
+        """
+        backend = self._proxy(self._results)
+        if role == "worker":
+            return Address(self._way.url(path=self.vhost), backend.url("redis"), [backend], [self._way])
+        broker = self._proxy(self._server)
+        return Address(broker.url(path=self.vhost), backend.url("redis"), [broker, backend])
+
+    def settings(self) -> dict[str, Any]:
+        """A dead peer is to be noticed within seconds."""
+        durable = {} if self.durable else {"task_default_delivery_mode": "transient"}
+        return {"broker_heartbeat": HEARTBEAT, **durable}
+
+    def versions(self) -> dict[str, str]:
+        """Both servers'."""
+        return {"rabbitmq": self._server.version, "redis": _redis_version(self._results)}
+
+    def left(self) -> Left:
+        """Of all queues; AMQP has no question for it, so the node itself is asked."""
+        every, ready = self._server.queues(self.vhost), self._server.ready(self.vhost)
+        delayed = sum(count for name, count in every.items() if name.startswith("celery_delayed_"))
+        return Left(ready.get(QUEUE, 0), delayed, sum(every.values()) - sum(ready.values()))
+
+    def close_one_connection(self) -> None:
+        """Close the oldest connection, as an administrator does."""
+        self._server.close_one_connection("closed by chaos")
+
+
+class SqliteChaos(World):
+    """A file, on a small disk of its own where this user may make one."""
+
+    name = "sqlite"
+    shares_clock = True
+
+    def start(self) -> None:
+        """Mount the disk."""
+        if os.geteuid() == 0 and shutil.which("mount"):
+            mounting = ["mount", "-t", "tmpfs", "-o", f"size={_DISK}", "tmpfs", str(self.directory)]
+            self.has_disk = subprocess.run(mounting, check=False, capture_output=True).returncode == 0
+        if self.has_disk:
+            # Lazily, because a process that was killed a moment ago may still be letting go of its files.
+            self._ending.callback(subprocess.run, ["umount", "-l", str(self.directory)], check=True)
+
+    def urls(self) -> tuple[str, str]:
+        """The file is both."""
+        url = f"sqlite:///{self.directory}/chaos.db"
+        return url, url
+
+    def address(self, role: str) -> Address:
+        """There is nothing between."""
+        return Address(*self.urls())
+
+    @contextlib.contextmanager
+    def full(self) -> Iterator[None]:
+        """Leave not a byte on the disk."""
+        ballast = self.directory / "ballast"
+        try:
+            with ballast.open("wb") as handle:
+                _take_all(handle.fileno())
+            yield
+        finally:
+            ballast.unlink(missing_ok=True)
+
+
+def _take_all(descriptor: int) -> None:
+    """Let a file take all that its disk has, while others take some too."""
+    block = 16 * 1024 * 1024
+    size = 0
+    while block >= _PAGE:
+        try:
+            os.posix_fallocate(descriptor, size, block)
+            size += block
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            block //= 2
+
+
+def _redis_version(server: RedisServer) -> str:
+    with server.client() as client:
+        return str(client.info("server")["redis_version"])
+
+
+WORLDS: dict[str, type[World]] = {world.name: world for world in (RedisChaos, RabbitChaos, SqliteChaos)}
