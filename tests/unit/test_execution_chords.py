@@ -108,10 +108,21 @@ class TestParts:
         assert writer(app).part_of(Context(id="x", group="g"), "SUCCESS", 1) is None
         assert writer(app).part_of(Context(id="x", chord=signature("body")), "SUCCESS", 1) is None
 
-    def test_realms_tell_queues_and_brokers_apart(self, app: Umbel) -> None:
-        other = make_app()
-        realms = {chord_realm(app, "q"), chord_realm(app, "r"), chord_realm(other, "q")}  # type: ignore[arg-type]
-        assert len(realms) == (3 if other.broker.store != app.broker.store else 2)
+    def test_realms_tell_queues_and_brokers_apart(self) -> None:
+        apps = [Umbel(broker=f"redis://{host}/0", backend="redis://results/1") for host in ("one", "two")]
+        realms = {chord_realm(app, queue) for app in apps for queue in "qr"}  # type: ignore[arg-type]
+        assert len(realms) == 4
+
+    def test_where_messages_and_results_are_in_one_store_its_name_does_not_matter(self) -> None:
+        """A host has many names, and a worker by another way must complete what one by this way has left."""
+        apps = [Umbel(broker=f"redis://{host}/0", backend=f"redis://{host}/0") for host in ("one", "two")]
+        assert len({chord_realm(app, "q") for app in apps}) == 1  # type: ignore[arg-type]
+        prefixed = Umbel(
+            broker="redis://one/0",
+            backend="redis://one/0",
+            broker_transport_options={"global_keyprefix": "pre:"},
+        )
+        assert chord_realm(prefixed, "q") != chord_realm(apps[0], "q")  # type: ignore[arg-type]
 
     def test_a_pickled_plan_is_read_only_where_pickle_is_accepted(self) -> None:
         import pickle

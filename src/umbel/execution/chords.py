@@ -33,10 +33,12 @@ _PICKLE_MARK: Final = b"\x80"
 def chord_realm(app: ExecutionApp, queue: str) -> str:
     """Names the workers that complete a chord when the one of its last part is gone: those of that part's queue.
 
-    Several applications may keep their results in one place, and each routes its messages its own way.
+    Several applications may keep their results in one place, and each routes its messages its own way. Those whose
+    messages are there too are one realm, however each of them writes its URL.
     """
     prefix = (app.conf.broker_transport_options or {}).get("global_keyprefix", "")
-    where = hashlib.sha1(f"{app.broker.store} {prefix}".encode(), usedforsecurity=False).hexdigest()[:8]
+    store = "here" if app.broker.store == app.backend.store else app.broker.store
+    where = hashlib.sha1(f"{store} {prefix}".encode(), usedforsecurity=False).hexdigest()[:8]
     return f"{where}:{queue}"
 
 
