@@ -171,7 +171,14 @@ class LoopSlots:
 
     def run_in_thread(self, call: Callable[[], T]) -> asyncio.Future[T]:
         """Run it in a thread that soft limits reach, in the present context."""
-        return self._loop.run_in_executor(self._threads, copy_context().run, call)
+
+        def run() -> T:
+            try:
+                return call()
+            finally:
+                self._station.outbox.end_copy()
+
+        return self._loop.run_in_executor(self._threads, copy_context().run, run)
 
     def _soft(self, seconds: float | None) -> ThreadLimit:
         limit: ThreadLimit | None = getattr(self._local, "limit", None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import select
 import socket
 import threading
@@ -35,6 +36,7 @@ class Outbox:
         self._link = link
         self._writer = FrameWriter()
         self._lock = threading.Lock()
+        self._pid = os.getpid()
 
     def send(self, kind: int, body: object) -> None:
         """Write one frame; blocks while the supervisor is behind."""
@@ -60,7 +62,16 @@ class Outbox:
 
     def report(self, report: Report) -> None:
         """Say how a job ended."""
+        self.end_copy()
         self.send(frames.REPORT, report)
+
+    def end_copy(self) -> None:
+        """End here if this is a copy of the process that a task has forked, and that has come back from the task.
+
+        The original says how the job ended, and goes on to the next.
+        """
+        if os.getpid() != self._pid:
+            os._exit(0)
 
     def begin(self, work: Work) -> None:
         """Say that a job begins, to those who asked, and when it must have ended."""
