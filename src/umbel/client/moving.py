@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import copy
 import logging
-from contextlib import ExitStack
+from contextlib import ExitStack, closing, suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final
 
 from umbel.brokers.base import FetchPlan
 from umbel.client.messages import Message, Receiving
@@ -299,16 +299,9 @@ def start_filter(
     """
     state = state or State()
     wanted = _as_list(tasks)
-    sources = _sources(app, consume_from or prepare_queues(queues))
-    conn.broker.declare(app.amqp.queues.bindings(), app.amqp.queues.definitions())
-    for queue in sources:
-        if on_declare_queue is not None:
-            on_declare_queue(queue)
-        state.total_apx += conn.broker.depth(queue.name)
+    names = _prepare_sources(app, conn, consume_from or prepare_queues(queues), state, on_declare_queue)
     accepted = conn.accept or app.accept if accept is None else accept_set(accept)
-    names = tuple(queue.name for queue in sources)
-    receiving = Receiving(conn.broker)
-    try:
+    with closing(Receiving(conn.broker)) as receiving, suppress(StopFiltering):
         for message in _messages(receiving, names, accepted, timeout or 1.0, forever, state, limit):
             if wanted and message.headers.get("task") not in wanted:
                 continue
@@ -319,11 +312,26 @@ def start_filter(
                 message.ack()
             if callback is not None:
                 callback(state, body, message)
-    except StopFiltering:
-        pass
-    finally:
-        receiving.close()
     return state
+
+
+def _prepare_sources(
+    app: Any,
+    conn: Connection,
+    wanted: Iterable[Any],
+    state: State,
+    on_declare_queue: Callable[[Any], object] | None,
+) -> tuple[str, ...]:
+    """Declare the queues and count what waits in them; their names."""
+    table = app.amqp.queues
+    conn.broker.declare(table.bindings(), table.definitions())
+    named = [table[each] if isinstance(each, str) else each for each in wanted]
+    sources: list[Queue] = named or list(table.consume_from.values())
+    for queue in sources:
+        if on_declare_queue is not None:
+            on_declare_queue(queue)
+        state.total_apx += conn.broker.depth(queue.name)
+    return tuple(queue.name for queue in sources)
 
 
 def _messages(
@@ -363,9 +371,3 @@ def prepare_queues(queues: Any) -> dict[str, str]:
 
 def _as_list(names: Any) -> list[str]:
     return names.split(",") if isinstance(names, str) else list(names or ())
-
-
-def _sources(app: Any, wanted: Iterable[Any]) -> list[Queue]:
-    queues = app.amqp.queues
-    found = [queues[each] if isinstance(each, str) else each for each in wanted]
-    return cast("list[Queue]", found or list(queues.consume_from.values()))
