@@ -119,9 +119,14 @@ def test_events_of_tasks_are_switched_on_and_off_from_afar(world: World, watchin
     assert worker.terminate() == 0
 
 
-@pytest.mark.parametrize("library", ["celery", "umbel"])
-def test_umbels_program_shows_the_events_of_either(world: World, library: str) -> None:
-    program = [sys.executable, "-m", "umbel", "-A", "shared", "events", "--dump"]
+@pytest.mark.parametrize(
+    ("shown_by", "library"), [("umbel", "celery"), ("umbel", "umbel"), ("celery", "umbel")]
+)
+def test_the_programs_show_the_events_of_either(
+    world: World, interop_python: Path, shown_by: str, library: str
+) -> None:
+    python = interop_python if shown_by == "celery" else Path(sys.executable)
+    program = [python, "-m", shown_by, "-A", "shared", "events", "--dump"]
     env = world.environment()
     with WorkerProcess(program, cwd=APP.parent, env=env, name="events") as dump:
         dump.wait_for_line("starting capture")

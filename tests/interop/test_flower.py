@@ -117,6 +117,14 @@ def test_flower_shows_and_steers_umbels_workers(world: World, flower: Flower, ma
     flower.post(f"/api/task/revoke/{running}?terminate=true&signal=SIGKILL")
     assert world.celery.outcome(running)["state"] == "REVOKED"
 
+    delayed = world.celery.send("echo", "never", queue="q", countdown=3600)
+    flower.post(f"/api/task/revoke/{delayed}")
+    wait_until(
+        lambda: world.celery.evaluate("app.AsyncResult(task_id).state", task_id=delayed) == "REVOKED",
+        timeout=20,
+        what="the delayed task revoked",
+    )
+
     flower.post("/api/worker/pool/grow/u@here?n=2")
     wait_until(lambda: len(processes(world)) == 4, timeout=20, what="four processes")
     flower.post("/api/worker/pool/shrink/u@here?n=3")
@@ -126,6 +134,7 @@ def test_flower_shows_and_steers_umbels_workers(world: World, flower: Flower, ma
         "echo [rate_limit=100/m]"
         in world.umbel.evaluate("app.control.inspect(timeout=5, limit=1).registered('rate_limit')")["u@here"]
     )
+    flower.post("/api/task/timeout/echo", workername="u@here", hard="60", soft="30")
     flower.post("/api/worker/queue/add-consumer/u@here?queue=more")
     assert world.celery.value(world.celery.send("echo", "more", queue="more")) == "more"
     flower.post("/api/worker/shutdown/u@here")

@@ -159,28 +159,31 @@ def asked_now(world: World) -> Any:
     return world.umbel.evaluate("app.control.inspect(timeout=2, limit=1).stats()")["u@here"]
 
 
-@pytest.mark.parametrize("library", ["celery", "umbel"])
-def test_the_command_lines_of_both_libraries(alone: World, interop_python: Path, library: str):
-    worker = alone.worker("umbel", "-c1", "-Q", "q", "-n", "u@here")
+@pytest.mark.parametrize(
+    ("library", "workers"), [("celery", "umbel"), ("umbel", "umbel"), ("umbel", "celery")]
+)
+def test_the_command_lines_of_both_libraries(alone: World, interop_python: Path, library: str, workers: str):
+    worker = alone.worker(workers, "-c1", "-Q", "q", "-n", "u@here")
     python = interop_python if library == "celery" else Path(sys.executable)
 
     def told(*words: str) -> subprocess.CompletedProcess[str]:
-        program = [str(python), "-m", library, "-A", "shared", *words, "-t", "3"]
+        program = [str(python), "-m", library, "-A", "shared", *words]
         environment = {**os.environ, **alone.environment()}
         return subprocess.run(
             program, check=False, capture_output=True, text=True, cwd=APP.parent, env=environment, timeout=60
         )
 
-    assert "->  u@here: OK" in told("status").stdout
-    assert "1 node online." in told("status").stdout
-    assert "* echo" in told("inspect", "registered").stdout
-    assert json.loads(told("inspect", "ping", "--json").stdout) == {"u@here": {"ok": "pong"}}
-    assert "new rate limit set successfully" in told("control", "rate_limit", "echo", "10/m").stdout
+    here = ("-d", "u@here", "-t", "20")  # with a destination nobody waits for more answers than its own
+    assert "->  u@here: OK" in told("status", *here).stdout
+    assert "1 node online." in told("status", *here).stdout
+    assert "* echo" in told("inspect", "registered", *here).stdout
+    assert json.loads(told("inspect", "ping", "--json", *here).stdout) == {"u@here": {"ok": "pong"}}
+    assert "new rate limit set successfully" in told("control", "rate_limit", "echo", "10/m", *here).stdout
     unknown = told("inspect", "dance")
     assert unknown.returncode != 0
     assert "dance" in unknown.stderr
     assert "pool_grow" in told("control", "--list").stdout
-    nobody = told("inspect", "ping", "-d", "x@nowhere")
+    nobody = told("inspect", "ping", "-d", "x@nowhere", "-t", "1")
     assert nobody.returncode == 69
     assert "No nodes replied within time constraint" in nobody.stderr
     assert worker.terminate() == 0
