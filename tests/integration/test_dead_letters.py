@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +12,7 @@ import amqp
 import pytest
 
 from tests.support.rabbitmq import RabbitMqServer
+from umbel import Umbel
 from umbel.brokers.amqp import AmqpBroker
 from umbel.brokers.base import Broker, Disposition, FetchPlan
 from umbel.brokers.memory import MemoryBroker
@@ -22,6 +25,7 @@ from umbel.core.protocol import peek
 from umbel.core.topology import QueueDefinition
 from umbel.stores.memory import stores
 from umbel.testing.contracts.support import eventually, send
+from umbel.testing.worker import start_worker
 
 CAUSE = Cause("failed", "ValueError", "no", "Traceback", "w@h")
 
@@ -139,3 +143,47 @@ class TestRabbitMq:
         await eventually(lambda: broker.dead_count("q") == 3)
         assert names_of(broker) == ["1", "2", "3"]
         broker.close()
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_whether_letters_are_kept_at_all(enabled: bool) -> None:
+    name = new_id()
+    url = f"memory://{name}"
+    with Umbel("keeps", broker=url, backend=url, set_as_current=False) as app:
+        app.conf.dead_letter_enabled = enabled
+
+        @app.task(name="fails", dead_letter_failed=True)
+        def fails() -> None:
+            raise ValueError
+
+        with start_worker(app, pool="solo", perform_ping_check=False):
+            result = app.send_task("fails")
+            app.send_task("there is none")
+            last = app.send_task("fails")
+            for each in (result, last):
+                with pytest.raises(ValueError):
+                    each.get(timeout=30)
+        kinds = sorted(letter.kind for letter in app.dead_letters.walk())
+        assert kinds == (["failed", "failed", "unknown"] if enabled else [])
+    stores.drop(name)
+
+
+async def test_letters_of_an_earlier_versions_file_are_read_and_replayed(tmp_path: Path) -> None:
+    path = tmp_path / "umbel.db"
+    old = SqliteBroker.from_url(f"sqlite:///{path}", BrokerOptions())
+    await bury(old, "1")
+    old.close()
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        for kind, name in (("TRIGGER", "dead_letters_deleted"), ("TABLE", "dead_causes"), ("TABLE", "begun")):
+            connection.execute(f"DROP {kind} {name}")
+        connection.execute("PRAGMA user_version = 4")
+        connection.commit()
+    broker = SqliteBroker.from_url(f"sqlite:///{path}", BrokerOptions())
+    await bury(broker, "2")
+    reader = broker.dead_reader("q")
+    letters = reader.page(10)
+    assert [letter.cause.kind for letter in letters] == ["rejected", "failed"]
+    assert reader.discard(letters) == 2
+    broker.close()
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("SELECT count(*) FROM dead_causes").fetchall() == [(0,)]
