@@ -144,6 +144,26 @@ def test_a_worker_that_fetches_nothing_though_messages_wait_connects_anew(
         assert worker.terminate() == 0
 
 
+@pytest.mark.parametrize("broker", ["redis", "rabbitmq"])
+def test_a_task_that_succeeded_and_was_not_acknowledged_is_not_run_again_where_that_is_wanted(
+    tmp_path: Path, redis_server: RedisServer, request: pytest.FixtureRequest, broker: str
+) -> None:
+    """Results are kept elsewhere, so a worker may be killed between storing one and acknowledging the message."""
+    redis_url = request.getfixturevalue("redis_url")
+    url = redis_url if broker == "redis" else request.getfixturevalue("rabbitmq_url")
+    settings = {"worker_lease_duration": 2, "worker_deduplicate_successful_tasks": True}
+    with Stage(tmp_path, url, redis_server.url(1), **settings) as stage:
+        stage.open()
+        result = stage.send("late", "once")
+        killed = stage.worker("-c1", ready=False, env={"SABOTAGE": "settle"})
+        killed.wait(timeout=60)
+        assert result.get(timeout=30) == "once"
+        stage.worker("-c1").wait_for_line(rf"{result.id}\] received", timeout=60)
+        stage.wait_empty(timeout=60)
+        assert stage.send("note", "after").get(timeout=60) == "after"
+        assert len(stage.lines("begun", "once")) == 1
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGQUIT])
 def test_a_silent_broker_does_not_keep_a_worker_from_its_end(
     fragile: tuple[Stage, RedisServer], number: int

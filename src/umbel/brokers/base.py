@@ -57,7 +57,9 @@ class Capabilities(msgspec.Struct, frozen=True):
     keeps: bool = False  #: ``Disposition.keeps``: what follows a delivery can stay with its consumer
     #: Counts the first loss of a message too; otherwise only those of messages that it had returned before.
     first_loss: bool = True
-    atomic_replay: bool = True  #: a replayed dead letter is in one place at any instant; otherwise it may be in two
+    atomic_replay: bool = (
+        True  #: a replayed dead letter is in one place at any instant; otherwise it may be in two
+    )
     revocations: bool = False  #: keeps the ids of revoked tasks for workers that start later
 
 
@@ -180,6 +182,9 @@ class Consumer(Protocol):
     """
 
     identity: str
+
+    def now(self) -> float:
+        """Epoch seconds by the clock that leases and delays go by: the broker's, the machine's where it has none."""
 
     async def open(self) -> None:
         """Connect and take out the lease. After a lost connection, call it again: it builds everything anew."""

@@ -311,6 +311,9 @@ class MemoryConsumer:
     def _bury(self, queue: str, payload: bytes, reason: str, cause: Cause | None) -> None:
         bury(self._store, queue, payload, reason, cause, self._options)
 
+    def now(self) -> float:
+        return self._store.clock.now()
+
     async def renew(self) -> None:
         with self._store.lock:
             self._extend()

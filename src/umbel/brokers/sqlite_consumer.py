@@ -185,6 +185,9 @@ class SqliteConsumer:
     def _end_chord(self, connection: Connection, end: ChordEnd, now: float) -> bool:
         return chords.end_chord(connection, end, self._options.chord_lifetime(), now)
 
+    def now(self) -> float:
+        return self._database.clock.now()
+
     async def renew(self) -> None:
         await self._write(self._extend)
 

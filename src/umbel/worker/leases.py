@@ -27,6 +27,8 @@ class Leases:
         self._lease = lease
         self._on_lapse = on_lapse
         self._renewed_at = _now()
+        self._offset = 0.0  #: between the clock of the leases and one that never jumps
+        self._jumped_at: float | None = None
 
     def lapsed(self) -> bool:
         """Whether so much time has gone by since the last renewal that what is held may be with a peer by now."""
@@ -35,15 +37,32 @@ class Leases:
     async def run(self) -> None:
         """Renew and reclaim until cancelled."""
         self._renewed_at = _now()  # opening the link took out the lease
+        self._offset = self._clock_offset()
         while True:
             await asyncio.sleep(self._lease / 3)
             await self._renew()
+            jumped = self._has_jumped()
             # While the broker was away nobody could renew. Peers get a full lease to come back before what they
             # hold, and may be running, is taken from them.
             if time.monotonic() - self._link.connected_at < self._lease:
                 continue
+            # So do they when the clock by which leases lapse has jumped under everybody.
+            if jumped:
+                continue
             if count := await self._link.reclaim():
                 logger.warning("Took over %d message(s) of workers that are gone", count)
+
+    def _has_jumped(self) -> bool:
+        """Whether the broker's clock has moved otherwise than time went by, within the duration of a lease."""
+        offset = self._clock_offset()
+        if abs(offset - self._offset) > self._lease / 3:
+            self._jumped_at = _now()
+            logger.warning("The clock has jumped by %.0f seconds", offset - self._offset)
+        self._offset = offset
+        return self._jumped_at is not None and _now() - self._jumped_at < self._lease
+
+    def _clock_offset(self) -> float:
+        return self._link.consumer.now() - _now()
 
     async def _renew(self) -> None:
         asked_at = _now()

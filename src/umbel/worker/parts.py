@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -151,7 +150,7 @@ class Parts:
             lapsed=self.leases.lapsed,
             runs_on=self._app.broker.capabilities.keeps and self.pool.runs_on,
             options=self._options,
-            now=time.time,
+            now=self.link.consumer.now,
         )
 
     @cached_property
@@ -175,7 +174,7 @@ class Parts:
     @cached_property
     def holding(self) -> Holding:
         """Jobs that may run soon but not yet."""
-        return Holding(HOLDING_ROOM, lambda jobs: self.intake.release_held(jobs), time.time)
+        return Holding(HOLDING_ROOM, lambda jobs: self.intake.release_held(jobs), self.link.consumer.now)
 
     @cached_property
     def rates(self) -> RateLimits:

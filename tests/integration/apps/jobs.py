@@ -1,6 +1,7 @@
 """The application of the worker tests. What a task does it writes to a journal; what it waits for is a file.
 
-Environment: ``BROKER`` and ``BACKEND`` (URLs), ``STAGE`` (a directory), ``SETTINGS`` (JSON), ``REVOKED`` (ids).
+Environment: ``BROKER`` and ``BACKEND`` (URLs), ``STAGE`` (a directory), ``SETTINGS`` (JSON), ``REVOKED`` (ids),
+``CLOCK`` (a file with the seconds by which the time of day is off).
 """
 
 from __future__ import annotations
@@ -28,6 +29,19 @@ app.conf.update(json.loads(os.environ.get("SETTINGS", "{}")))
 logger = get_task_logger("jobs")
 if "ROOT_LOG" in os.environ:
     logging.basicConfig(filename=STAGE / "root.log")
+
+
+def _shift_clock(file: Path) -> None:
+    """Have the time of day be as many seconds off as the file says; other clocks go on, as when a real one is set.
+
+    libfaketime does this for whole programs, but breaks ``time.sleep`` while it does.
+    """
+    machine = time.time
+    time.time = lambda: machine() + float(file.read_text())
+
+
+if "CLOCK" in os.environ:
+    _shift_clock(Path(os.environ["CLOCK"]))
 
 
 def write(*words: object) -> None:
@@ -255,6 +269,17 @@ def _sabotage(part: str) -> None:
             Leases.run = fail_later  # type: ignore[method-assign]
         case "settlement":
             Settlement.run = fail_later  # type: ignore[method-assign]
+        case "settle":
+            from umbel.worker.link import BrokerLink
+
+            settle = BrokerLink.settle
+
+            async def die_before(self: Any, batch: Any) -> Any:
+                if any(disposition.tag for disposition in batch):
+                    os.kill(os.getpid(), signal.SIGKILL)
+                return await settle(self, batch)
+
+            BrokerLink.settle = die_before  # type: ignore[method-assign]
         case "fetch":
             from umbel.brokers.redis.consumer import RedisConsumer
 

@@ -333,6 +333,10 @@ class AmqpConsumer:
 
     # The lease.
 
+    def now(self) -> float:
+        """The machine's time: RabbitMQ does not tell its own."""
+        return time.time()
+
     async def renew(self) -> None:
         """Say that this worker lives. What it holds is its own as long as its connection holds."""
         self._connected()

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+import time
 from typing import TYPE_CHECKING, Any, Final
 
 from umbel.brokers.base import Delivery
@@ -79,6 +80,7 @@ class RedisConsumer:
         self._steps = Steps(layout, options)
         self._returns = Returns(identity, layout)
         self._mark = Mark()
+        self._ahead: float | None = None  #: seconds that the server's clock is ahead of this process's monotonic one
         self._warned = False
         #: Of those that are held, the ones that Redis has forgotten with everything else.
         self._orphans: set[bytes] = set()
@@ -331,6 +333,10 @@ class RedisConsumer:
         tags = [d.tag for d in batch if d.action == "requeue" and d.payload is None and not d.unheld]
         return await self._returns.fill_in(link, batch, tags) if tags else batch
 
+    def now(self) -> float:
+        """The server's time, as it was at the last renewal and has gone on since."""
+        return time.time() if self._ahead is None else time.monotonic() + self._ahead
+
     async def renew(self) -> None:
         """Extend the lease; every quarter of the visibility timeout, tell Celery's workers too."""
         await self._renew(self._connected())
@@ -341,7 +347,8 @@ class RedisConsumer:
         layout = self._layout
         keys = (*self._returns.lease_keys, layout.key(layout.unacked_index_key), layout.key("umbel:mark"))
         arguments = (self.identity, self._lease, int(due), _ABOUT, new_id())
-        lapsed, mark = await link.run(_RENEW, keys, arguments)
+        lapsed, mark, server_now = await link.run(_RENEW, keys, arguments)
+        self._ahead = float(server_now) - time.monotonic()
         if self._mark.see(mark, len(self._held)):
             await self._begin_again(link)
         if due:

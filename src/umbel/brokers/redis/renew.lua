@@ -13,7 +13,7 @@ ARGV[4]  the field of held that is no tag but tells what the hash is; it also ke
          whose every access is a search
 ARGV[5]  the mark to make where there is none
 
-Returns {how many consumers' leases have lapsed, the mark}.
+Returns {how many consumers' leases have lapsed, the mark, the time in epoch seconds}.
 ]]
 local call = redis.call
 local clock = call('TIME')
@@ -25,8 +25,8 @@ call('HDEL', KEYS[2], ' ')
 if call('ZADD', KEYS[1], string.format('%.6f', now + ARGV[2]), ARGV[1]) == 1 then
   call('HSETNX', KEYS[2], '', ARGV[4])
 end
+local now_text = string.format('%.6f', now)
 if ARGV[3] == '1' then
-  local now_text = string.format('%.6f', now)
   local batch = {}
   for _, tag in ipairs(call('HKEYS', KEYS[2])) do
     batch[#batch + 1] = now_text
@@ -39,4 +39,4 @@ if ARGV[3] == '1' then
   if #batch > 0 then call('ZADD', KEYS[3], 'XX', unpack(batch)) end
 end
 call('SET', KEYS[4], ARGV[5], 'NX')
-return { call('ZCOUNT', KEYS[1], '-inf', string.format('%.6f', now)), call('GET', KEYS[4]) }
+return { call('ZCOUNT', KEYS[1], '-inf', now_text), call('GET', KEYS[4]), now_text }
