@@ -385,12 +385,11 @@ class Intake:
     def _may_run_on(self) -> bool:
         """Whether nobody is served before what follows a job, and nothing that only this worker knows forbids it."""
         return self.runs_on and not (
-            self._ready or self._revoked or self._revoked_stamps or self._rates or self._narrator.wants_starts
+            self._ready or self._revoked or self._revoked_stamps or self._rates or self._narrator.wants_all
         )
 
     def has_begun(self, job: Job) -> None:
-        """A job has begun that has not come this way: it is told of, and acknowledged as early as any other."""
-        self._narrator.received(job, will_run=True)
+        """A job has begun that has not come this way: it is acknowledged as early as any other."""
         if job.early:
             self._early_acks.watch(asyncio.get_running_loop())
 

@@ -51,6 +51,11 @@ class Narrator:
         """Whether somebody wants to know when each job begins and how it ends."""
         return self._events is not None and self._events.tasks
 
+    @property
+    def wants_all(self) -> bool:
+        """Whether somebody hears of every job when it comes in."""
+        return self.wants_starts or self._logs_received or bool(task_received.receivers)
+
     def batch(self) -> AbstractContextManager[None]:
         """Within it, the lines about received jobs are written out together."""
         return logs.batch(strategy_logger) if self._logs_received else nullcontext()
