@@ -15,7 +15,15 @@ from collections.abc import Callable
 from typing import Any
 
 #: What a system's file may have or not.
-ABILITIES = ("send_bulk", "send_delayed", "round_trips", "stored_results", "workflow")
+ABILITIES = (
+    "send_bulk",
+    "send_by_threads",
+    "send_by_coroutines",
+    "send_delayed",
+    "round_trips",
+    "stored_results",
+    "workflow",
+)
 
 #: Sent before the clock starts: connections are open and caches warm in every system.
 WARM_UP = 20
@@ -33,10 +41,9 @@ def load(system: str) -> Any:
     return importlib.import_module(f"benchmarks.systems.{system}")
 
 
-def measure_send(system: str, *, tasks: int, bulk: bool) -> dict[str, float]:
-    """Send ``tasks`` tasks; seconds and CPU seconds of those after the warm-up."""
-    module = load(system)
-    send = module.send_bulk if bulk else module.send
+def measure_send(system: str, *, tasks: int, way: str) -> dict[str, float]:
+    """Send ``tasks`` tasks by one of the system's functions; seconds and CPU seconds of those after the warm-up."""
+    send = getattr(load(system), way)
     send(0, WARM_UP)
     started, cpu = time.perf_counter(), time.process_time()
     send(WARM_UP, tasks - WARM_UP)

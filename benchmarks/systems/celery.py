@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 import os
+import threading
 
-from benchmarks.systems.common import BROKER_URL, RESULT_URL, count_keys, count_rows, stamp, timed
+from benchmarks.systems.common import BROKER_URL, RESULT_URL, Loop, count_keys, count_rows, stamp, timed
 
 library = importlib.import_module(os.environ["BENCH_LIB"])
 Celery = library.Celery
@@ -19,6 +21,10 @@ app.conf.update(
 
 #: A batch of the bulk interface: large enough to be fast, small enough for the memory of both sides.
 BATCH = 5000
+#: Threads, or coroutines, that send at the same time.
+SENDERS = 50
+
+loop = Loop()
 
 
 @app.task(name="bench.add")
@@ -50,6 +56,33 @@ def send_bulk(first: int, count: int) -> None:
 
 if not hasattr(add, "delay_many"):
     del send_bulk
+
+
+def send_by_threads(first: int, count: int) -> None:
+    def work(sender: int) -> None:
+        for number in range(first + sender, first + count, SENDERS):
+            add.delay(number, 1)
+
+    threads = [threading.Thread(target=work, args=(sender,)) for sender in range(SENDERS)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+def send_by_coroutines(first: int, count: int) -> None:
+    async def work(sender: int) -> None:
+        for number in range(first + sender, first + count, SENDERS):
+            await add.adelay(number, 1)
+
+    async def work_all() -> None:
+        await asyncio.gather(*map(work, range(SENDERS)))
+
+    loop.run(work_all())
+
+
+if not hasattr(add, "adelay"):
+    del send_by_coroutines
 
 
 def send_delayed(first: int, count: int, seconds: float) -> None:
