@@ -17,6 +17,7 @@ from benchmarks.suites.canvas import Canvas
 from benchmarks.suites.enqueue import Enqueue
 from benchmarks.suites.footprint import Footprint
 from benchmarks.suites.latency import Latency
+from benchmarks.suites.pools import Pools
 from benchmarks.suites.throughput import Throughput
 from scripts.environments import say
 
@@ -48,6 +49,7 @@ SUITES: dict[str, Callable[[Options], Suite]] = {
     "footprint": Footprint,
     "backlog": Backlog,
     "canvas": Canvas,
+    "pools": Pools,
 }
 
 

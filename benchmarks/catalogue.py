@@ -31,6 +31,7 @@ class WorkerOptions:
     broker_url: str = ""
     loglevel: str = "WARNING"
     logfile: Path | None = None
+    extra: tuple[str, ...] = ()  #: of a system with Celery's options
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ def _interpreter(oldest: tuple[int, int]) -> str:
 def _celery_worker(library: str) -> Callable[[Path, WorkerOptions], list[str]]:
     def command(python: Path, options: WorkerOptions) -> list[str]:
         line = [str(python), "-m", library, "-A", "benchmarks.systems.celery", "worker"]
-        line += ["-c", str(PROCESSES), "-P", options.pool, f"--loglevel={options.loglevel}"]
+        line += ["-c", str(PROCESSES), "-P", options.pool, f"--loglevel={options.loglevel}", *options.extra]
         return [*line, f"--logfile={options.logfile}"] if options.logfile else line
 
     return command

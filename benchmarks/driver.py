@@ -65,6 +65,12 @@ def preload(system: str, *, first: int, tasks: int, delay: float = 0.0) -> dict[
     return {"seconds": time.perf_counter() - started}
 
 
+def send_waits(system: str, *, tasks: int) -> dict[str, float]:
+    """Fill the queue with tasks that wait for a tenth of a second on an event loop."""
+    load(system).send_waits(0, tasks)
+    return {"sent": tasks}
+
+
 def measure_round_trips(system: str, *, warm_up: int, tasks: int) -> dict[str, Any]:
     """Seconds from sending a task to holding its result, one after the other, on an idle worker."""
     module = load(system)
@@ -116,6 +122,7 @@ def versions(system: str, *, library: str) -> dict[str, str]:
 COMMANDS: dict[str, Callable[..., dict[str, Any]]] = {
     "send": measure_send,
     "preload": preload,
+    "waits": send_waits,
     "round-trips": measure_round_trips,
     "workflow": measure_workflow,
     "can": can,

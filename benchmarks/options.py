@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from benchmarks.catalogue import SYSTEMS
 
-SUITES = ("throughput", "enqueue", "latency", "footprint", "backlog", "canvas")
+SUITES = ("throughput", "enqueue", "latency", "footprint", "backlog", "canvas", "pools")
 
 
 @dataclass(frozen=True)

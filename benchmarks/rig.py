@@ -251,10 +251,10 @@ class Rig:
         return answer
 
     @contextlib.contextmanager
-    def worker(self, loglevel: str = "WARNING") -> Iterator[RunningWorker]:
-        """A worker, asked to finish at the end and killed when it does not."""
+    def worker(self, loglevel: str = "WARNING", *extra: str) -> Iterator[RunningWorker]:
+        """A worker with these options more, asked to finish at the end and killed when it does not."""
         logfile = self.store.directory / "worker.log" if loglevel != "WARNING" else None
-        options = WorkerOptions(self.pool, self.store.url, loglevel, logfile)
+        options = WorkerOptions(self.pool, self.store.url, loglevel, logfile, extra)
         process = WorkerProcess(
             self.system.worker(self.python, options),
             cwd=self.store.directory,
@@ -318,6 +318,10 @@ class RunningWorker:
     def pss_bytes(self) -> int:
         """Memory of its process tree."""
         return pss_bytes(tree(self._process.pid))
+
+    def pids(self) -> list[int]:
+        """Its processes."""
+        return tree(self._process.pid)
 
     def wait_count(self, wanted: int, *, until: float = float("inf")) -> int:
         """Wait until that many tasks have run, or until that moment; how many ran.

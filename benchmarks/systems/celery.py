@@ -39,6 +39,18 @@ def step(before, number):
     return before + 1
 
 
+async def wait(number):
+    stamp(number)
+    await asyncio.sleep(0.1)
+
+
+if app.__class__.__module__.startswith("umbel"):
+    wait = app.task(name="bench.wait", ignore_result=True)(wait)
+
+#: What big applications import: some 50 MB of objects.
+ballast = {str(n): (n, str(-n)) for n in range(int(os.environ.get("BENCH_BALLAST", "0")))}
+
+
 @app.task(name="bench.total")
 def total(values):
     return sum(values)
@@ -83,6 +95,10 @@ def send_by_coroutines(first: int, count: int) -> None:
 
 if not hasattr(add, "adelay"):
     del send_by_coroutines
+
+
+def send_waits(first: int, count: int) -> None:
+    wait.delay_many((number,) for number in range(first, first + count))
 
 
 def send_delayed(first: int, count: int, seconds: float) -> None:

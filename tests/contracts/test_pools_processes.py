@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 
 from umbel.errors import ImproperlyConfigured, WorkerLostError
 from umbel.pools.forking import ForkLauncher
+from umbel.pools.memory import private
 from umbel.pools.prefork import PreforkPool
 from umbel.pools.solo import SoloPool
 from umbel.pools.threads import ThreadsPool
@@ -586,3 +587,23 @@ async def test_no_slot_is_missing_while_processes_are_replaced(kind: type[Proces
     assert seen.lost == {}
     # Some processes were replaced meanwhile, and at most a few jobs found no slot on a machine that was busy.
     assert sum(wait > 0.05 for wait in waits) <= 3
+
+
+async def test_tasks_that_leak_a_mebibyte_a_run_keep_within_bounds() -> None:
+    limit = 40 * 1024
+    pool = PreforkPool(ScriptedRunner, 2, max_memory_per_child=limit)
+    feeder = Feeder(pool, ["mark /dev/null x keep 1"] * 400, brief=False)
+    await pool.start(feeder)
+    feeder.feed()
+    most = 0
+
+    def finished() -> bool:
+        nonlocal most
+        most = max(most, sum(private(pid) for pid in pool.pids()))
+        return len(feeder.reports) == 400
+
+    await eventually(finished, 60.0)
+    await pool.stop(PATIENCE)
+    assert feeder.lost == {}
+    # Two at their limit and their reliefs, which grow too; what 400 runs leak is ten times as much as two may have.
+    assert most < 4 * limit + 100 * 1024
