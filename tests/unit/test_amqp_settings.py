@@ -68,6 +68,7 @@ class Refusing:
 def link_to(consumer: Refusing, *, refused_too: bool, later: bool = True) -> BrokerLink:
     policy = ConnectionPolicy(on_startup=True, later=later, max_retries=5, refused_too=refused_too)
     policy.delay = lambda attempt: 0.0
+    policy.patience = 0.0
     return BrokerLink(consumer, display_url="amqp://", policy=policy, held_tags=set)  # type: ignore[arg-type]
 
 
@@ -86,6 +87,15 @@ def test_what_rabbitmq_refuses_ends_the_worker():
 
 def test_what_rabbitmq_refuses_is_tried_again_if_asked_for():
     assert asyncio.run(fetch(link_to(Refusing(2, 2), refused_too=True))) == ["a message"]
+
+
+def test_tries_come_close_together_and_go_on_for_as_long_as_celerys():
+    """A worker is to work within ten seconds of the broker's return, and is not to leave sooner than Celery's."""
+    policy = ConnectionPolicy(on_startup=True, later=True, max_retries=100)
+    assert max(policy.delay(attempt) for attempt in range(1, 200)) <= 5.0
+    assert policy.patience == 240 + 85 * 32.0
+    endless = ConnectionPolicy(on_startup=True, later=True, max_retries=None)
+    assert endless.max_retries is None
 
 
 def test_what_rabbitmq_goes_on_to_refuse_is_given_up_as_a_lost_connection_is():

@@ -42,13 +42,16 @@ class ConnectionPolicy:
         self.on_startup = on_startup
         self.later = later
         self.max_retries = max_retries or None  # 0 and None: for ever, as in Celery
+        #: Seconds that Celery takes for so many tries. Ours come closer together, and go on for as long.
+        self.patience = sum(min(2.0 * each, 32.0) for each in range(1, (max_retries or 0) + 1))
 
     def delay(self, attempt: int) -> float:
-        """Seconds to wait after ``attempt`` failed ones: from a quarter to 32, doubling, with jitter.
+        """Seconds to wait after ``attempt`` failed ones: from a quarter to five, doubling, with jitter.
 
-        Celery waits 2, 4, 6 … 32; a broker that restarts is back in less than the first of these.
+        Celery waits 2, 4, 6 … 32. A broker that restarts is back in less than the first of these; after the longest
+        of ours a worker takes messages again within ten seconds of the broker's return, however long it was away.
         """
-        return min(0.25 * 2.0 ** min(attempt - 1, 10), 32.0) * random.uniform(0.8, 1.0)
+        return min(0.25 * 2.0 ** min(attempt - 1, 10), 5.0) * random.uniform(0.8, 1.0)
 
 
 class GaveUp(BrokerConnectionError):
@@ -190,13 +193,15 @@ class BrokerLink:
 
     async def _connect(self, *, retry: bool, startup: bool) -> None:
         attempt = 0
+        began = time.monotonic()
         while True:
             try:
                 await self.consumer.open()
             except self._policy.recoverable as error:
                 attempt += 1
                 delay = self._policy.delay(attempt)
-                self._give_up_or_log(error, attempt, delay, retry=retry, startup=startup)
+                patient = time.monotonic() - began < self._policy.patience
+                self._give_up_or_log(error, attempt, delay, retry=retry, patient=patient, startup=startup)
                 await asyncio.sleep(delay)
             else:
                 self._generation += 1
@@ -205,7 +210,7 @@ class BrokerLink:
                 return
 
     def _give_up_or_log(
-        self, error: BrokerError, attempt: int, delay: float, *, retry: bool, startup: bool
+        self, error: BrokerError, attempt: int, delay: float, *, retry: bool, patient: bool, startup: bool
     ) -> None:
         limit = self._policy.max_retries
         if not retry:
@@ -217,13 +222,13 @@ class BrokerLink:
                 setting,
             )
             raise GaveUp(f"Cannot connect to {self.display_url}: {error}") from error
-        if limit is not None and attempt >= limit:
+        if limit is not None and attempt >= limit and not patient:
             raise GaveUp(f"Cannot connect to {self.display_url} after {attempt} attempts: {error}") from error
         logger.error(
             "consumer: Cannot connect to %s: %s.\nTrying again in %.2f seconds... (%d/%s)",
             self.display_url,
             error,
             delay,
-            attempt,
+            min(attempt, limit or attempt),
             limit or "∞",
         )
