@@ -158,7 +158,8 @@ class TestChords:
         for index in range(3):
             request = {"id": f"p{index}", "group": "g", "group_index": index, "chord": told()}
             backend.on_chord_part_return(request, "SUCCESS", index)
-        assert len(backend.chord_entries("g")) == 3
+            assert len(backend.chord_entries("g")) == (index + 1) % 3
+        assert [message.args for message in sent(app, "celery")] == [[[0, 1, 2]]]
 
     def test_a_part_counts_where_nobody_knows_the_body(self, app: Umbel) -> None:
         for index, chord in enumerate([None, {}]):
@@ -176,6 +177,20 @@ class TestChords:
         ):
             mark(Context(id=f"p{index}", group="g", group_index=index, chord=told(), properties={}))
         assert len(app.backend.chord_entries("g")) == 3
+
+    @pytest.mark.parametrize("where", ["memory", pytest.param("redis", marks=pytest.mark.redis)])
+    def test_a_chord_that_is_complete_here_is_completed_here(
+        self, where: str, request: pytest.FixtureRequest
+    ) -> None:
+        """At once, though no worker runs."""
+        url = "memory://" if where == "memory" else request.getfixturevalue("redis_url")
+        with make_app(broker=url, backend="cache+memory://" if where == "memory" else url) as app:
+            app.backend.set_chord_size("g", 2)
+            for index in range(2):
+                part = Context(id=f"p{index}", group="g", group_index=index, chord=told(), properties={})
+                app.backend.mark_as_done(f"p{index}", index, part)
+            assert [message.args for message in sent(app, "celery")] == [[[0, 1]]]
+            assert app.backend.chord_entries("g") == []
 
     def test_a_body_is_failed_with_its_error_callbacks(self, app: Umbel) -> None:
         body = app.tasks["told"].s().set(link_error=[told()], task_id="body")

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 from umbel.core import states
 from umbel.core.ids import new_id
-from umbel.core.records import ResultRecord
+from umbel.core.records import ChordEnd, ResultRecord
 from umbel.errors import ChordError, TaskRevokedError
 from umbel.results.facade import BackendFacade
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from umbel.core.records import Publication
+    from umbel.core.records import DueChord, Publication
     from umbel.execution.context import Context
     from umbel.execution.report import Reporter
 
@@ -214,7 +214,38 @@ class Backend(BackendFacade):
             return
         part = PartWriter(self.app, self._writer).counted(context, state, result)
         if part is not None:
-            self.save([ResultRecord(context.id, state, b"", chord=part)])
+            for chord in self.save([ResultRecord(context.id, state, b"", chord=part)]) or ():
+                self._complete(chord)
+
+    def _complete(self, chord: DueChord) -> None:
+        """Send the body of a chord whose last part was counted here; as after a worker's, who ends it may die before.
+
+        What cannot be read now stays due, and a worker takes it up.
+        """
+        from umbel.execution.joining import ChordJoiner
+        from umbel.pools.base import Work
+
+        queue = chord.realm.partition(":")[2]
+        joiner = ChordJoiner(self.app, self._reporter())
+        report = joiner.complete(Work(0, chord.body, queue, chord=chord.group_id))
+        if report.state == states.RETRY:
+            return
+        self.save(report.followers)
+        self._send(report.publish)
+        failed = report.state == states.FAILURE
+        self._end_chord(ChordEnd(chord.group_id, chord.token, chord.realm, failed=failed))
+
+    def _end_chord(self, end: ChordEnd) -> None:
+        """Forget a due chord, from wherever the program is; the contract has this for workers, in their loop, alone."""
+        import asyncio
+        from threading import Thread
+
+        async def forget() -> None:
+            await self.aend_chords([end])
+
+        ending = Thread(target=asyncio.run, args=(forget(),), name="umbel-chord-end")
+        ending.start()
+        ending.join()
 
     def chord_error_from_stack(self, callback: Any, exc: BaseException | None = None) -> None:
         """Have a chord's body fail, with all that waits for it, and call its error callbacks."""

@@ -111,14 +111,23 @@ class Members:
     default_connection = connection_or_acquire
     default_producer = producer_or_acquire
 
-    def setup_security(self, allowed_serializers: Any = None, **options: Any) -> None:
+    def setup_security(
+        self,
+        allowed_serializers: Any = None,
+        key: str | None = None,
+        key_password: str | bytes | None = None,
+        cert: str | None = None,
+        store: str | None = None,
+        digest: str | None = None,
+        serializer: str = "json",
+    ) -> None:
         """Send and take signed messages only; see ``umbel.app.signing.setup_security``.
 
         ``allowed_serializers`` is accepted: what is not named in ``accept_content`` is never decoded.
         """
         from umbel.app.signing import setup_security
 
-        setup_security(self._app(), **options)
+        setup_security(self._app(), key, key_password, cert, store, digest, serializer)
 
     # Classes that know the application.
 
