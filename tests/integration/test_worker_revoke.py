@@ -256,5 +256,5 @@ async def test_a_worker_beside_its_producer_in_one_process() -> None:
     assert await asyncio.to_thread(lambda: running.get(timeout=10)) == "held"
     await asyncio.to_thread(lambda: app.control.broadcast("shutdown"))
     assert await working == 0
-    assert list(worker.revoked) == [waiting.id]
+    assert waiting.id in worker.revoked  # beside what other workers of this process were told
     app.close()

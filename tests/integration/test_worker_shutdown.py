@@ -258,7 +258,7 @@ def test_it_ends_though_the_broker_is_away(fragile: tuple[Stage, RedisServer], h
     worker.wait_for_line("Warm shutdown")
     stage.open()
     stage.wait_for("ended")
-    worker.wait(timeout=10)
+    worker.wait(timeout=40)
     if how == "freeze":
         server.thaw()
 
