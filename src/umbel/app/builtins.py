@@ -190,6 +190,14 @@ def _fail(task: Any, body: Mapping[str, Any], error: ChordError, cause: Exceptio
         app.sender.client.send_raw(publication, app.conf.broker_publish_timeout)
 
 
+#: The only one that looks for a chord's parts must not be lost with its worker, whatever the application's tasks are.
+_OF_UNLOCKING: dict[str, Any] = {
+    "max_retries": None,
+    "ignore_result": True,
+    "acks_late": True,
+    "reject_on_worker_lost": True,
+}
+
 _TASKS: tuple[tuple[str, Any, dict[str, Any]], ...] = (
     ("celery.backend_cleanup", backend_cleanup, {}),
     ("celery.accumulate", accumulate, {}),
@@ -199,5 +207,5 @@ _TASKS: tuple[tuple[str, Any, dict[str, Any]], ...] = (
     ("celery.group", group, {}),
     ("celery.chain", chain, {}),
     ("celery.chord", chord, {"ignore_result": False}),
-    ("celery.chord_unlock", chord_unlock, {"max_retries": None, "ignore_result": True}),
+    ("celery.chord_unlock", chord_unlock, _OF_UNLOCKING),
 )
