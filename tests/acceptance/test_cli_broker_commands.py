@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ from tests.support.waiting import wait_until
 
 PROJECT = """
 import os
+import signal
 from umbel import Exchange, Queue, Umbel
 
 app = Umbel("proj", broker=os.environ.get("B", "sqlite:///here.db"))
@@ -203,3 +205,20 @@ def fail():
         assert "ready." in umbel("logtool", "debug", "worker.log")
         assert "proj.add" not in umbel("logtool", "debug", "worker.log")
         assert "Task total: 4" in umbel("logtool", "stats", stdin=log.read_text())
+
+
+def test_a_camera_in_the_background(umbel: Folder) -> None:
+    (umbel.path / "cam.py").write_text(
+        "from umbel.events.snapshot import Polaroid\n"
+        "class Camera(Polaroid):\n"
+        "    def on_shutter(self, state):\n"
+        "        open('shots', 'a').write('x')\n"
+    )
+    pidfile = umbel.path / "cam.pid"
+    umbel("events", "-c", "cam.Camera", "-F", "0.1", "--detach", f"--pidfile={pidfile}", "-f", "cam.log")
+    wait_until((umbel.path / "shots").exists, timeout=60, what="a shot")
+    pid = int(pidfile.read_text())
+    said = umbel("events", "-c", "cam.Camera", f"--pidfile={pidfile}", status=73)
+    assert "already running" in said
+    os.kill(pid, signal.SIGTERM)
+    wait_until(lambda: not pidfile.exists(), timeout=60, what="its end")

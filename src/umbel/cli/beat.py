@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from umbel.cli.background import background_options, foreground
 from umbel.cli.command import UmbelOption, command
 from umbel.cli.params import LOG_LEVEL
 from umbel.errors import ImproperlyConfigured
@@ -17,18 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["beat"]
 
-_BEAT, _DAEMON = "Beat Options", "Daemonization Options"
-
-
-class _DaemonOption(UmbelOption):
-    """An option that the setting ``beat_<name>`` stands in for."""
-
-    def __init__(self, *names: str, **attributes: Any) -> None:
-        super().__init__(names, help_group=_DAEMON, callback=_or_setting, **attributes)
-
-
-def _or_setting(ctx: click.Context, param: click.Parameter, value: Any) -> Any:
-    return value or ctx.obj.app.conf.get(f"beat_{param.name}")
+_BEAT: Final = "Beat Options"
 
 
 def _option(*names: str, **attributes: Any) -> UmbelOption:
@@ -54,12 +42,7 @@ _OPTIONS: Final = (
     ),
     _option("-n", "--hostname", help="Name by which it answers; default: celerybeat@%h."),
     _option("-l", "--loglevel", type=LOG_LEVEL, default="WARNING", show_default=True, help="Log level."),
-    _DaemonOption("-f", "--logfile", metavar="PATH", help="Where the log goes; default: standard error."),
-    _DaemonOption("--pidfile", metavar="PATH", help="File for the process id; held by one beat at a time."),
-    _DaemonOption("--uid", help="User to become."),
-    _DaemonOption("--gid", help="Group to become."),
-    _DaemonOption("--umask", help="Mask of the rights of files made: octal with a leading zero."),
-    _DaemonOption("--executable", metavar="PATH", help="Python interpreter for --detach."),
+    *background_options("beat"),
     click.Argument(["settings"], nargs=-1, metavar="[NAME=VALUE]..."),
 )
 
@@ -74,23 +57,10 @@ def beat(context: CliContext, /, **options: Any) -> None:
 
     The schedule is the setting beat_schedule and what the program adds with app.add_periodic_task.
     """  # noqa: D301 - \b keeps click from joining the lines
-    # What runs beat takes time to import; showing the help and finding mistakes does not need it.
-    from umbel.cli.daemon import Pidfile, detach, is_detached, read_umask
-    from umbel.cli.privileges import drop_privileges
-
-    detached = is_detached()
     _change_settings(context, options.pop("settings"))
-    drop_privileges(options.pop("uid"), options.pop("gid"))
-    umask, executable = options.pop("umask"), options.pop("executable")
-    if umask is not None:
-        os.umask(read_umask(umask))
-    logfile, pidfile = options["logfile"], options.pop("pidfile")
-    if options.pop("detach") and not detached:
-        start = context.start_directory
-        detach(executable=executable, logfile=logfile, pidfile=pidfile, start_directory=start)
-        return
-    with Pidfile(pidfile) if pidfile else contextlib.nullcontext():
-        _run(context, options)
+    with foreground(context, options) as runs_here:
+        if runs_here:
+            _run(context, options)
 
 
 def _change_settings(context: CliContext, words: tuple[str, ...]) -> None:
@@ -102,6 +72,7 @@ def _change_settings(context: CliContext, words: tuple[str, ...]) -> None:
 
 
 def _run(context: CliContext, options: dict[str, Any]) -> None:
+    # What runs beat takes time to import; showing the help and finding mistakes does not need it.
     from umbel.scheduler.program import Beat
 
     Beat(app=context.app, quiet=context.quiet, no_color=context.no_color or None, **options).run()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import sys
+from typing import TYPE_CHECKING, Any
 
+from umbel.cli.background import background_options, foreground
 from umbel.cli.command import UmbelOption, command
 
 if TYPE_CHECKING:
@@ -18,6 +20,7 @@ _DUMPER, _SNAPSHOT = "Dumper", "Snapshot"
     "events",
     UmbelOption(["-d", "--dump"], help_group=_DUMPER, is_flag=True, help="Print every event as a line."),
     UmbelOption(["-c", "--camera"], help_group=_SNAPSHOT, help="Path of a camera's class."),
+    UmbelOption(["--detach"], help_group=_SNAPSHOT, is_flag=True, help="Run the camera in the background."),
     UmbelOption(
         ["-F", "--frequency", "--freq"],
         help_group=_SNAPSHOT,
@@ -27,16 +30,9 @@ _DUMPER, _SNAPSHOT = "Dumper", "Snapshot"
     ),
     UmbelOption(["-r", "--maxrate"], help_group=_SNAPSHOT, help="Shots at the most, such as 10/m."),
     UmbelOption(["-l", "--loglevel"], help_group=_SNAPSHOT, default="INFO", help="Level of the log."),
+    *background_options("events"),
 )
-def events(
-    context: CliContext,
-    /,
-    dump: bool,
-    camera: str | None,
-    frequency: float,
-    maxrate: str | None,
-    loglevel: str,
-) -> None:
+def events(context: CliContext, /, dump: bool, camera: str | None, **options: Any) -> None:
     """Show what happens in the fleet. Workers tell about tasks with -E."""
     app = context.app
     app.loader.import_default_modules()
@@ -45,13 +41,30 @@ def events(
 
         evdump(app)
     elif camera:
-        import logging
-
-        from umbel.events.snapshot import evcam
-
-        logging.basicConfig(level=loglevel.upper())
-        evcam(camera, frequency, maxrate, app)
+        with foreground(context, options) as runs_here:
+            if runs_here:
+                _photograph(context, camera, **options)
     else:
         from umbel.events.screen import evtop
 
         evtop(app)
+
+
+def _photograph(
+    context: CliContext,
+    camera: str,
+    *,
+    frequency: float,
+    maxrate: str | None,
+    loglevel: str,
+    logfile: str | None,
+) -> None:
+    import logging
+    import signal
+
+    from umbel.events.snapshot import evcam
+
+    logging.basicConfig(level=loglevel.upper(), filename=logfile)
+    # As on Ctrl-C: the camera is put away, and the pid file with it.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    evcam(camera, frequency, maxrate, context.app)
