@@ -125,7 +125,7 @@ class Replicated:
                     what="the sentinels to know each other and the replicas",
                 )
 
-    def sentinel_login(self) -> dict[str, str]:
+    def sentinel_login(self) -> dict[str, Any]:
         """How to log in at a sentinel, as its options say."""
         words = dict(option.split(None, 1) for option in self._sentinel_options)
         return {"password": words["requirepass"]} if "requirepass" in words else {}

@@ -313,12 +313,16 @@ class RedisConsumer:
             raise BrokerError(
                 f"Redis refused to settle {len(refused)} of {len(batch)} deliveries: {refused[0]}"
             )
+        self._let_go(batch)
+        await self._forget_begun(disposition.tag for disposition in batch)
+        return due
+
+    def _let_go(self, batch: Sequence[Disposition]) -> None:
+        """What is settled is held no more."""
         for disposition in batch:
             if not disposition.unheld or disposition.tag in self._orphans:
                 self._held.pop(disposition.tag, None)
                 self._orphans.discard(disposition.tag)
-        await self._forget_begun(disposition.tag for disposition in batch)
-        return due
 
     def _freed(self, batch: Sequence[Disposition]) -> Sequence[Disposition]:
         """The batch, in which what Redis has forgotten belongs to no delivery: its results are stored all the same."""
