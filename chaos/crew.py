@@ -23,6 +23,7 @@ from tests.support.workers import WorkerProcess
 
 CELERY = ROOT / "benchmarks" / "peers" / "celery.lock"
 _PATIENCE = 90.0  #: seconds that a process may take to begin, or to end when it is told to
+_ANSWER = 150.0  #: seconds that a result is waited for
 _LOG_END = 3000  #: characters of a log that are told
 
 
@@ -231,7 +232,17 @@ class Crew:
             # Each incarnation has marks of its own.
             number = member.number + member.incarnation * len(self.members)
             rate = self.rate if member.producer == "sender" else max(2.0, self.rate / 10)
-            yield from ("-m", "chaos.producer", str(number), str(rate), member.producer, str(self.seed))
+            # Results that a broker has forgotten are not waited for.
+            patience = str(_ANSWER if self.world.durable else 5.0)
+            yield from (
+                "-m",
+                "chaos.producer",
+                str(number),
+                str(rate),
+                member.producer,
+                str(self.seed),
+                patience,
+            )
             return
         yield from ("-m", self.subject.name, "-A", "chaos.app", member.role, "--loglevel=WARNING")
         if member.pool is not None:
@@ -245,7 +256,7 @@ class Crew:
         for member in members:
             if member.alive:
                 self.tell_to_end(member)
-        deadline = time.monotonic() + _PATIENCE + (150.0 if role == "producer" else 0.0)
+        deadline = time.monotonic() + _PATIENCE + (_ANSWER if role == "producer" else 0.0)
         for member in members:
             self._end_by(member, deadline)
 

@@ -29,7 +29,6 @@ class Options:
     rate: float
     durable: bool
     keep: Path | None
-    json: bool
 
 
 def parse(arguments: Sequence[str]) -> Options:
@@ -68,7 +67,6 @@ def parse(arguments: Sequence[str]) -> Options:
         rate=words.rate,
         durable=not words.without_persistence,
         keep=words.keep,
-        json=words.json,
     )
 
 

@@ -1,6 +1,7 @@
-"""A program that sends until told to stop (SIGTERM), and logs what was confirmed: ``producer NUMBER RATE ROLE SEED``.
+"""The program that sends until told to stop (SIGTERM): ``producer NUMBER RATE ROLE SEED PATIENCE``.
 
-The role ``sender`` sends so many pieces of work a second; ``waiter`` waits for the result of each before the next one.
+The role ``sender`` sends so many pieces of work a second; ``waiter`` waits for the result of each, so many seconds at
+the most, before the next one.
 What was confirmed is in the journal before anything else is sent. A send that fails is not tried again here: nobody was
 told that it had succeeded.
 """
@@ -20,7 +21,6 @@ from chaos.app import DIRECTORY, app, library, step, total, work
 from chaos.workload import KINDS, MARKS, expected
 
 _TICK = 0.02  #: seconds between two portions
-_PATIENCE = 150.0  #: seconds that a result is waited for
 _PAUSE = 0.2  #: seconds between two attempts to ask for one
 
 
@@ -48,13 +48,13 @@ class Producer:
                 self.send_one()
                 sent += 1
 
-    def wait_on(self) -> None:
+    def wait_on(self, patience: float) -> None:
         """Send one, wait for its result, and so on until told to stop."""
         while not self.stopping.wait(1 / self._rate):
             sent = self.send_one(wait=True)
             if sent is not None:
                 mark, kind, result = sent
-                journal.write(DIRECTORY, f"awaited {mark} {_await(kind, mark, result)}")
+                journal.write(DIRECTORY, f"awaited {mark} {_await(kind, mark, result, patience)}")
 
     def send_one(self, *, wait: bool = False) -> tuple[int, str, Any] | None:
         """Send one piece of work; None where that failed."""
@@ -87,9 +87,9 @@ def _send(name: str, mark: int) -> Any:
             return work.apply_async((mark, kind.seconds, kind.attempts - 1), **options)
 
 
-def _await(kind: str, mark: int, result: Any) -> str:
+def _await(kind: str, mark: int, result: Any, patience: float) -> str:
     """What became of it: "right", "wrong …" or "never"."""
-    deadline = time.monotonic() + _PATIENCE
+    deadline = time.monotonic() + patience
     story = "never"
     while (left := deadline - time.monotonic()) > 0:
         try:
@@ -112,13 +112,13 @@ def result_failed(result: Any) -> bool:
         return False
 
 
-def main(number: str, rate: str, role: str, seed: str) -> None:
+def main(number: str, rate: str, role: str, seed: str, patience: str) -> None:
     """Run until told to stop."""
     app.conf.task_publish_retry = False
     producer = Producer(int(number), float(rate), int(seed))
     signal.signal(signal.SIGTERM, lambda *_: producer.stopping.set())
     if role == "waiter":
-        producer.wait_on()
+        producer.wait_on(float(patience))
     else:
         producer.send_on()
     journal.write(DIRECTORY, "idle")
