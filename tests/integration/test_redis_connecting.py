@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.support.sentinel import MASTER, Sentinel
 from tests.support.servers import RedisServer, free_port
 from umbel.errors import BrokerConnectionError
 from umbel.stores.redis.address import parse_address
-from umbel.stores.redis.blocking import BlockingLink
+from umbel.stores.redis.blocking import BlockingLink, open_blocking
 from umbel.stores.redis.commands import pack_command
 from umbel.stores.redis.link import open_link
 
@@ -124,6 +125,38 @@ async def test_tls(certificate: tuple[str, str]) -> None:
             BlockingLink(address)
         with pytest.raises(BrokerConnectionError, match="CERTIFICATE_VERIFY_FAILED"):
             await open_link(address)
+
+
+async def test_tls_to_sentinels_and_to_the_server_they_name(certificate: tuple[str, str]) -> None:
+    server_port, sentinel_port = free_port(), free_port()
+    files = ("--tls-cert-file", certificate[0], "--tls-key-file", certificate[1])
+    lines = (
+        f"tls-port {sentinel_port}",
+        f"tls-cert-file {certificate[0]}",
+        f"tls-key-file {certificate[1]}",
+        f"tls-ca-cert-file {certificate[0]}",
+        "tls-auth-clients no",
+        "tls-replication yes",
+    )
+    trusted = {"ssl_ca_certs": certificate[0]}
+    url = f"sentinel://127.0.0.1:{sentinel_port}/3"
+    options = {"master_name": MASTER, "sentinel_kwargs": {"ssl": True, **trusted}}
+    with (
+        RedisServer("--tls-port", str(server_port), *files, "--tls-auth-clients", "no"),
+        Sentinel(server_port, 1, *lines),
+    ):
+        address, rest = parse_address(url, options, trusted, 5)
+        assert rest == {}
+        blocking, link = open_blocking(address), await open_link(address)
+        packed = pack_command(("CLIENT", "INFO"))
+        for [info] in (blocking.call(packed, 1, 5), await link.send(packed, 1)):
+            assert f":{server_port} " in info.decode()
+            assert " db=3 " in info.decode()
+        blocking.close()
+        link.close()
+        refused, _ = parse_address(url, {**options, "sentinel_kwargs": {"ssl": True}}, trusted, 5)
+        with pytest.raises(BrokerConnectionError, match="CERTIFICATE_VERIFY_FAILED"):
+            open_blocking(refused)
 
 
 def test_redis_py_is_imported_for_tls_only() -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from umbel.errors import ImproperlyConfigured
 from umbel.stores.redis.address import Address, parse_address, warn_unknown
+from umbel.stores.redis.finding import Sentinels
 
 
 def parse(url: str, use_ssl: bool | dict[str, Any] | None = None, **options: Any) -> Address:
@@ -87,3 +88,51 @@ def test_unused_options_are_given_back_and_warned_of_once(caplog: pytest.LogCapt
         warn_unknown(("odd-one",))
         warn_unknown(("odd-one",))
     assert len([r for r in caplog.records if "odd-one" in r.message]) == 1
+
+
+SENTINELS = "sentinel://ann:secret@s1/3;sentinel://s2:7000;s3:7001"
+
+
+def test_sentinels_are_read_as_kombu_reads_them() -> None:
+    address, rest = parse_address(
+        SENTINELS,
+        {"master_name": "m", "sentinel_kwargs": {"password": "guard"}, "min_other_sentinels": 1, "more": 1},
+        None,
+        4.0,
+    )
+    assert (address.db, address.username, address.password) == (3, "ann", "secret")
+    assert isinstance(address.way, Sentinels)
+    places = [(each.host, each.port, each.password) for each in address.way.addresses]
+    assert places == [("s1", 26379, "guard"), ("s2", 7000, "guard"), ("s3", 7001, "guard")]
+    assert (address.way.master, address.way.others, rest) == ("m", 1, {"more": 1})
+    assert address.display_url == "sentinel://s1:26379;sentinel://s2:7000;sentinel://s3:7001/3"
+    other = parse_address(
+        "sentinel://s2:7000/3;sentinel://s3:7001;sentinel://s1", {"master_name": "m"}, None, 4.0
+    )
+    assert other[0].identity == address.identity
+
+
+@pytest.mark.parametrize(
+    ("url", "options", "complaint"),
+    [
+        ("sentinel://h", {}, "set master_name in broker_transport_options"),
+        ("sentinel://h;redis://h", {"master_name": "m"}, "must be sentinel://"),
+        ("sentinel://h", {"master_name": "m", "ssl_ca_certs": "x"}, "need broker_use_ssl"),
+    ],
+)
+def test_what_is_wrong_with_sentinels_is_said(url: str, options: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(ImproperlyConfigured, match=complaint):
+        parse_address(url, options, None, 4.0)
+
+
+def test_the_first_sentinel_names_the_database(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        address, _ = parse_address("sentinel://a;sentinel://b/2", {"master_name": "m"}, None, 4.0)
+    assert address.db == 0
+    assert "it is 0, not 2" in caplog.text
+
+
+def test_a_list_of_servers_is_one_store_in_any_order() -> None:
+    one, two = parse("redis://a/1;redis://b/1"), parse("redis://b/1; redis://a/1")
+    assert one.identity == two.identity == "redis://a:6379/1;redis://b:6379/1"
+    assert one.identity != parse("redis://a/1").identity

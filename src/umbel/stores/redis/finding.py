@@ -68,16 +68,13 @@ class _Findings:
 
     def note(self, address: Address, why: object) -> None:
         text = str(why) or type(why).__name__
-        self._failures[f"{address.host}:{address.port}"] = text.rpartition(": ")[2] if _is_ours(why) else text
+        self._failures[f"{address.host}:{address.port}"] = text.removeprefix(
+            f"cannot connect to {address.display_url}: "
+        )
 
     def error(self) -> BrokerConnectionError:
         told = "; ".join(f"{where}: {why}" for where, why in self._failures.items())
         return BrokerConnectionError(f"cannot connect to {self._whole}: {told or 'there is nowhere to look'}")
-
-
-def _is_ours(why: object) -> bool:
-    """Whether it says already where it was going to."""
-    return isinstance(why, BrokerConnectionError) and str(why).startswith("cannot connect to ")
 
 
 class Servers:
