@@ -14,7 +14,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from chaos.excuses import Fault, fault_under
 from chaos.journal import Records, Run
@@ -25,6 +25,13 @@ WINDOW = 2.0
 _POISONED = 5.0  #: seconds from the begin of a poison to the end of its process, at the most
 
 
+class Dead(NamedTuple):
+    """A dead letter: its task id, and the whole numbers among its arguments, of which one is its mark."""
+
+    id: str
+    numbers: frozenset[int] = frozenset()
+
+
 @dataclass
 class Evidence:
     """All that is known in the end."""
@@ -33,7 +40,7 @@ class Evidence:
     faults: Sequence[Fault]
     documents: Mapping[str, Any]  #: results by task id
     left: int = 0  #: messages that the broker still has
-    dead: Collection[str] = ()  #: ids of dead letters
+    dead: Collection[Dead] = ()
     atomic: bool = True  #: whether the broker passes messages on in one step
     window: float = WINDOW
 
@@ -52,6 +59,9 @@ class Verdict:
     duplicates_unexplained: int = 0  #: attempts made again that no fault explains
     stuck: int = 0  #: messages that never came out of the broker, and poisons without an end
     dead_lettered: int = 0
+    #: Pieces of work that were given up, as said to their sender and kept among the dead letters, because a task of
+    #: theirs was lost with its process, by faults, as often as ``task_quarantine_after`` allows.
+    quarantined: int = 0
     results_missing: int = (
         0  #: work that was done and whose result is not there, or wrong, or never reached its waiter
     )
@@ -74,6 +84,8 @@ class Checker:
         self._faults = [*evidence.faults, *_poisonings(evidence.records)]
         outages = (fault for fault in evidence.faults if not fault.ends_pool)
         self._outages = sorted(outages, key=lambda fault: fault.since)
+        self._dead_ids = {letter.id for letter in evidence.dead}
+        self._dead_marks = {number for letter in evidence.dead for number in letter.numbers}
         self._found = Verdict(dead_lettered=len(evidence.dead), stuck=evidence.left)
 
     def verdict(self) -> Verdict:
@@ -149,7 +161,9 @@ class Checker:
     def _judge_end(self, mark: int, kind: str) -> Iterator[str]:
         """Count what is wrong with the end of a piece of work; gives its tasks that did not run to theirs."""
         undone = list(self._undone(mark, kind))
-        dead = self._records.confirmed[mark] in self._evidence.dead
+        if self._was_quarantined(undone):
+            self._found.quarantined += 1
+            return
         document = self._evidence.documents.get(self._records.confirmed[mark]) or {}
         right = document.get("status") == "SUCCESS" and document.get("result") == expected(kind, mark)
         if kind == "chord" and not right:
@@ -161,9 +175,17 @@ class Checker:
             self._found.wrong.append(f"{kind} {mark} has no right RESULT: {_short(document)}")
         for member in undone:
             runs = self._records.runs.get(member, [])
-            told = "; it is among the dead letters" if dead else ""
+            told = "; it is among the dead letters" if member in self._dead_marks else ""
             yield f"{kind} {mark} LOST: task {member} has run {runs}, its result is {_short(document)}{told}"
         self._judge_waiter(mark, kind)
+
+    def _was_quarantined(self, undone: Sequence[int]) -> bool:
+        """Whether a task was given up after as many losses as it may have, all of them by faults."""
+        for member in undone:
+            runs = self._records.runs.get(member, ())
+            if member in self._dead_marks and runs and all(map(self._fault_under, runs)):
+                return True
+        return False
 
     def _undone(self, mark: int, kind: str) -> Iterator[int]:
         """The members whose attempts did not all come to their end."""
@@ -183,7 +205,7 @@ class Checker:
     def _judge_poison(self, mark: int, kind: str) -> None:
         task_id = self._records.confirmed[mark]
         document = self._evidence.documents.get(task_id) or {}
-        if document.get("status") != "FAILURE" and task_id not in self._evidence.dead:
+        if document.get("status") != "FAILURE" and task_id not in self._dead_ids:
             self._found.stuck += 1
             self._found.wrong.append(f"{kind} {mark} is STUCK: its result is {_short(document)}")
 

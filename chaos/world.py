@@ -17,12 +17,13 @@ from typing import Any, ClassVar, NamedTuple, Self
 
 import msgspec
 
+from chaos.checker import Dead
 from chaos.workload import QUEUE
 from tests.support.proxy import TcpProxy
 from tests.support.rabbitmq import RabbitMqServer
 from tests.support.servers import RedisServer, ServerProcess
 from umbel import Umbel
-from umbel.core.protocol import peek
+from umbel.core.protocol import read_envelope
 from umbel.errors import DecodeError
 
 _BATCH = 500  #: results asked for at once
@@ -99,9 +100,9 @@ class World(ABC):
         broker = self.app.broker
         return Left(broker.depth(QUEUE), broker.delayed_depth(QUEUE), broker.held_depth())
 
-    def dead(self) -> list[str]:
-        """The ids of the dead letters; what cannot be read has none ("")."""
-        return [_id(letter.payload) for letter in self.app.broker.dead_letters(QUEUE, _MANY)]
+    def dead(self) -> list[Dead]:
+        """The dead letters."""
+        return [_read(letter.payload) for letter in self.app.broker.dead_letters(QUEUE, _MANY)]
 
     def documents(self, ids: Sequence[str]) -> dict[str, Any]:
         """The result documents that there are, by task id."""
@@ -139,11 +140,13 @@ class World(ABC):
         return proxy
 
 
-def _id(payload: bytes) -> str:
+def _read(payload: bytes) -> Dead:
     try:
-        return peek(payload).id
-    except DecodeError:
-        return ""
+        envelope = read_envelope(payload)
+        args = msgspec.json.decode(envelope.body)[0]
+    except (DecodeError, msgspec.DecodeError):
+        return Dead("")
+    return Dead(str(envelope.headers.get("id", "")), frozenset(arg for arg in args if isinstance(arg, int)))
 
 
 class RedisChaos(World):

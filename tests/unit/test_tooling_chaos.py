@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from chaos import journal, options
-from chaos.checker import Checker, Evidence, Verdict
+from chaos.checker import Checker, Dead, Evidence, Verdict
 from chaos.clocks import Clocks
 from chaos.excuses import EVERYBODY, Fault
 from chaos.faults import KINDS as FAULTS
@@ -196,9 +196,20 @@ def test_a_poison_has_to_end_too_and_takes_its_process_along(log: Log) -> None:
     log.succeed(100, "plain")
     found = log.judge()
     assert (found.stuck, found.lost, found.duplicates_unexplained) == (1, 0, 0)
-    assert log.judge(dead=[f"id-{poison}"]).holds
+    assert log.judge(dead=[Dead(f"id-{poison}")]).holds
     log.documents[f"id-{poison}"] = {"status": "FAILURE", "result": {}}
     assert log.judge().holds
+
+
+def test_what_was_lost_with_its_process_again_and_again_is_given_up_and_not_lost(log: Log) -> None:
+    log.send(100, "plain")
+    log.run(100, ended=None)
+    letter = Dead("id-100", frozenset([100, 0]))
+    found = log.judge(KILL, dead=[letter])
+    assert (found.quarantined, found.lost, found.holds) == (1, 0, True)
+    assert log.judge(KILL).lost == 1
+    found = log.judge(dead=[letter])  # nobody had touched it
+    assert (found.quarantined, found.lost, found.holds) == (0, 1, False)
 
 
 def test_what_was_never_sent_is_found(log: Log) -> None:
