@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import hypothesis.strategies as st
 from hypothesis import HealthCheck, settings
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from umbel.brokers.base import Disposition, FetchPlan
 from umbel.core.protocol import peek
@@ -58,6 +65,7 @@ class BrokerMachine(RuleBasedStateMachine):
         self.world = self.world_factory()
         self.broker = self.world.connect()
         self.consumers: dict[str, Consumer] = {}
+        self.gone: list[Consumer] = []
         for name in _CONSUMERS:
             self.consumers[name] = self.world.connect().consumer(name, LEASE)
             self.runner.run(self.consumers[name].open())
@@ -73,7 +81,7 @@ class BrokerMachine(RuleBasedStateMachine):
     def teardown(self) -> None:
         if not hasattr(self, "world"):
             return
-        for consumer in self.consumers.values():
+        for consumer in (*self.consumers.values(), *self.gone):
             self.runner.run(consumer.close())
         self.runner.close()
         self.world.close()
@@ -173,6 +181,19 @@ class BrokerMachine(RuleBasedStateMachine):
         returned = self.runner.run(self.consumers[peer].reclaim())
         self.runner.run(self.consumers[name].renew())
         assert returned == (len(self.held[name]) if self.broker.capabilities.leases else 0)
+        self.expect_returned(name, set(self.held[name]))
+
+    @precondition(lambda self: self.broker.capabilities.leases)
+    @rule(name=st.sampled_from(_CONSUMERS))
+    def crash(self, name: str) -> None:
+        """A consumer is gone without a word; another takes its name, and knows of nothing that it held."""
+        gone = self.consumers[name]
+        self.gone.append(gone)
+        self.consumers[name] = self.world.connect().consumer(name, LEASE)
+        self.runner.run(self.consumers[name].open())
+        self.bring_due(self.consumers[name])
+        returned = self.runner.run(self.consumers[name].reconcile(()))
+        assert returned == len(self.held[name])
         self.expect_returned(name, set(self.held[name]))
 
     def bring_due(self, consumer: Consumer) -> None:
