@@ -22,7 +22,7 @@ from umbel.errors import BrokerConnectionError, BrokerError
 from umbel.stores.amqp.confirms import Confirms
 from umbel.stores.amqp.consumers import Consumers, Delivered
 from umbel.stores.amqp.contents import Content, pack_properties, publish_frames
-from umbel.stores.amqp.deliveries import DELIVER, read_delivery
+from umbel.stores.amqp.deliveries import DELIVER, Part, read_delivery
 from umbel.stores.amqp.faults import (
     LIBRARY_ERRORS,
     UNWRITABLE,
@@ -214,22 +214,22 @@ class Dialogue:
         self.received += 1
         if self._unread:
             data = self._unread + data
-        on_frame, at, size = self._on_frame, 0, len(data)
+        on_frame, at, size, room = self._on_frame, 0, len(data), self.room
         try:
             while size - at > _FRAME_HEADER:
                 kind, number, length = unpack_from(">BHI", data, at)
                 end = at + _FRAME_HEADER + length
                 if end >= size:
                     break
-                if (
-                    kind == _METHOD
-                    and data.startswith(DELIVER, at + _FRAME_HEADER)
-                    and (found := read_delivery(data, at, end, self._properties)) is not None
-                ):
-                    delivered, consumer, at = found
-                    self._connection.bytes_recv += 1  # heartbeats ask whether it grows
-                    self.channels[number].deliver(consumer, delivered)
-                    continue
+                if kind == _METHOD and data.startswith(DELIVER, at + _FRAME_HEADER):
+                    found = read_delivery(data, at, end, room, self._properties)
+                    if type(found) is tuple:
+                        delivered, consumer, at = found
+                        self._connection.bytes_recv += 1  # heartbeats ask whether it grows
+                        self.channels[number].deliver(consumer, delivered)
+                        continue
+                    if found is Part.REST_TO_COME:
+                        break
                 if data[end] != _END_MARK:
                     raise ValueError("a frame does not end where it should")
                 on_frame((kind, number, data[at + _FRAME_HEADER : end]))
