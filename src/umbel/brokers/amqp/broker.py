@@ -98,7 +98,7 @@ class AmqpBroker:
         )
         self._publishers: WeakSet[AmqpPublisher] = WeakSet()
         self._asking = self.publisher()
-        self._kept_ids = KeptIds(self._topology, self._asking)
+        self._kept_ids = KeptIds(self._topology, self._asking, self.publisher)
         self.store = addresses[0].identity
 
     @property

@@ -10,7 +10,6 @@ another one looks: an exclusive queue, which belongs to one connection and goes 
 from __future__ import annotations
 
 import random
-import threading
 import time
 from typing import TYPE_CHECKING, Any, Final
 
@@ -25,10 +24,11 @@ from umbel.stores.amqp import requests
 from umbel.stores.amqp.faults import NOT_FOUND, RESOURCE_LOCKED, ChannelClosedError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from umbel.brokers.amqp.publisher import AmqpPublisher
     from umbel.brokers.amqp.topology import Topology
+    from umbel.stores.amqp.consumers import Delivered
 
 __all__ = ["QUEUE", "KeptIds"]
 
@@ -47,10 +47,12 @@ _PAUSE: Final = (0.005, 0.05)
 class KeptIds:
     """As Broker.revoke and Broker.revoked; safe for use by several threads."""
 
-    def __init__(self, topology: Topology, asking: AmqpPublisher) -> None:
+    def __init__(
+        self, topology: Topology, sending: AmqpPublisher, connect: Callable[[], AmqpPublisher]
+    ) -> None:
         self._topology = topology
-        self._asking = asking
-        self._lock = threading.Lock()
+        self._sending = sending
+        self._connect = connect
 
     def add(self, task_ids: Sequence[str], expires: float) -> None:
         """One more message."""
@@ -59,18 +61,15 @@ class KeptIds:
         properties = {"delivery_mode": 2, "expiration": str(int(expires * 1000))}
         body = msgspec.json.encode(list(task_ids))
         envelope = Envelope(headers, properties, "application/json", "utf-8", body)
-        self._asking.send([Publication(_TO, pack_native(envelope))], timeout=_TIMEOUT)
+        self._sending.send([Publication(_TO, pack_native(envelope))], timeout=_TIMEOUT)
 
     def read(self) -> dict[str, float]:
-        """What the messages say, without taking any."""
-        if not self._is_there():
-            return {}
-        with self._lock:
-            self._take_turn(time.monotonic() + _TIMEOUT)
-            try:
-                messages = self._asking.peek(QUEUE, _MOST, _TIMEOUT)
-            finally:
-                self._asking.ask(requests.delete_queue(_TURN), _TIMEOUT)
+        """What the messages say, without taking any; over a connection of its own, which nobody needs afterwards."""
+        asking = self._connect()
+        try:
+            messages = self._look(asking) if _is_there(asking) else []
+        finally:
+            asking.close()
         now = time.time()
         found: dict[str, float] = {}
         for message in messages:
@@ -79,26 +78,33 @@ class KeptIds:
                 found[task_id] = max(left, found.get(task_id, 0.0))
         return found
 
-    def _is_there(self) -> bool:
+    def _look(self, asking: AmqpPublisher) -> list[Delivered]:
+        _take_turn(asking, time.monotonic() + _TIMEOUT)
         try:
-            self._asking.ask(requests.declare_queue(QUEUE, passive=True), _TIMEOUT)
-        except ChannelClosedError as error:
-            if error.code == NOT_FOUND:
-                return False
-            raise
-        return True
+            return asking.peek(QUEUE, _MOST, _TIMEOUT)
+        finally:
+            asking.ask(requests.delete_queue(_TURN), _TIMEOUT)
 
-    def _take_turn(self, deadline: float) -> None:
-        while True:
-            try:
-                self._asking.ask(requests.declare_queue(_TURN, durable=False, exclusive=True), _TIMEOUT)
-            except ChannelClosedError as error:
-                if error.code != RESOURCE_LOCKED:
-                    raise
-            else:
-                return
-            if time.monotonic() > deadline:
-                raise BrokerConnectionError(
-                    f"RabbitMQ: the queue {QUEUE} was in use for {_TIMEOUT:g} seconds"
-                )
-            time.sleep(random.uniform(*_PAUSE))
+
+def _is_there(asking: AmqpPublisher) -> bool:
+    try:
+        asking.ask(requests.declare_queue(QUEUE, passive=True), _TIMEOUT)
+    except ChannelClosedError as error:
+        if error.code == NOT_FOUND:
+            return False
+        raise
+    return True
+
+
+def _take_turn(asking: AmqpPublisher, deadline: float) -> None:
+    while True:
+        try:
+            asking.ask(requests.declare_queue(_TURN, durable=False, exclusive=True), _TIMEOUT)
+        except ChannelClosedError as error:
+            if error.code != RESOURCE_LOCKED:
+                raise
+        else:
+            return
+        if time.monotonic() > deadline:
+            raise BrokerConnectionError(f"RabbitMQ: the queue {QUEUE} was in use for {_TIMEOUT:g} seconds")
+        time.sleep(random.uniform(*_PAUSE))

@@ -182,6 +182,7 @@ class RedisBroker:
         [flat] = self._ask(
             [(b"ZRANGEBYSCORE", self._layout.revoked_key, f"({now!r}", b"+inf", b"WITHSCORES")]
         )
+        self._pool.close()  # a worker asks once: it need not keep the connection
         pairs = zip(flat[::2], flat[1::2], strict=True)
         return {task_id.decode("utf-8", "replace"): float(gone_at) - now for task_id, gone_at in pairs}
 
