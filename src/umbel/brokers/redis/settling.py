@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from umbel.brokers.base import records_of
 from umbel.brokers.lost import tell_lost
 from umbel.brokers.redis.routing import Routes
 from umbel.core.causes import Cause, write_cause
@@ -91,9 +92,7 @@ class Steps:
         for publication in disposition.publish:
             queue = disposition.queue if disposition.unheld else held[disposition.tag][0]
             self._write_publication(steps, publication, queue, tables)
-        if disposition.result is not None:
-            self._write_result(steps, disposition.result)
-        for record in disposition.followers:
+        for record in records_of(disposition):
             self._write_result(steps, record)
         if disposition.keeps is not None:
             self._write_keep(steps, disposition.keeps, held)
