@@ -24,6 +24,7 @@ _FIGURES = (
     "duplicates_unexplained",
     "stuck",
     "dead_lettered",
+    "quarantined",
     "results_missing",
     "chords_broken",
     "faults_total",
