@@ -22,6 +22,8 @@ from chaos.workload import KINDS, POISON_MARKS, POISONS, expected
 
 #: Seconds after its end in which an attempt may still be unsettled, while its worker reaches its broker.
 WINDOW = 2.0
+#: Seconds from the end of an outage until a worker has settled what it could not meanwhile: its back-off grows.
+_RECONNECT = 8.0
 _POISONED = 5.0  #: seconds from the begin of a poison to the end of its process, at the most
 
 
@@ -147,8 +149,8 @@ class Checker:
             return window
         settled = run.ended + window
         for outage in self._outages:
-            if outage.since <= settled and outage.until + window > settled:
-                settled = outage.until + window
+            if outage.since <= settled and outage.until + _RECONNECT > settled:
+                settled = outage.until + _RECONNECT
         return settled - run.ended
 
     def _was_doubled(self, mark: int, kind: str, later: Run) -> bool:
@@ -161,7 +163,7 @@ class Checker:
     def _judge_end(self, mark: int, kind: str) -> Iterator[str]:
         """Count what is wrong with the end of a piece of work; gives its tasks that did not run to theirs."""
         undone = list(self._undone(mark, kind))
-        if self._was_quarantined(undone):
+        if self._was_quarantined(mark, kind):
             self._found.quarantined += 1
             return
         document = self._evidence.documents.get(self._records.confirmed[mark]) or {}
@@ -179,9 +181,12 @@ class Checker:
             yield f"{kind} {mark} LOST: task {member} has run {runs}, its result is {_short(document)}{told}"
         self._judge_waiter(mark, kind)
 
-    def _was_quarantined(self, undone: Sequence[int]) -> bool:
-        """Whether a task was given up after as many losses as it may have, all of them by faults."""
-        for member in undone:
+    def _was_quarantined(self, mark: int, kind: str) -> bool:
+        """Whether a task was given up after as many losses as it may have, all of them by faults.
+
+        It may have come to its end each time, and be lost before its process could say so.
+        """
+        for member in range(mark, mark + KINDS[kind].members):
             runs = self._records.runs.get(member, ())
             if member in self._dead_marks and runs and all(map(self._fault_under, runs)):
                 return True
