@@ -80,9 +80,8 @@ class RedisConsumer:
         self._steps = Steps(layout, options)
         self._returns = Returns(identity, layout)
         self._mark = Mark()
-        self._ahead: float | None = (
-            None  #: seconds that the server's clock is ahead of this process's monotonic one
-        )
+        #: Seconds that the server's clock is ahead of this process's monotonic one.
+        self._ahead: float | None = None
         self._warned = False
         #: Of those that are held, the ones that Redis has forgotten with everything else.
         self._orphans: set[bytes] = set()
