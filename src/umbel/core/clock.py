@@ -6,6 +6,16 @@ import time
 from typing import Protocol
 
 
+def boot_seconds() -> float:
+    """Seconds on a clock that all processes of a machine share and that never jumps.
+
+    It goes on while the machine is suspended, where there is such a clock.
+    """
+    if hasattr(time, "CLOCK_BOOTTIME"):
+        return time.clock_gettime(time.CLOCK_BOOTTIME)
+    return time.monotonic()
+
+
 class Clock(Protocol):
     """Where the time comes from."""
 

@@ -8,7 +8,7 @@ waits behind another in a busy slot while another slot is free: what a process h
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias, TypeVar
 
 import msgspec
 
@@ -32,7 +32,9 @@ class Work(msgspec.Struct, array_like=True):
     Limits of None mean: as the message or the task says. ``brief`` is the dispatcher's guess that the job is short,
     so that it may share a frame. ``chord`` makes it no message at all: the id of a chord that is to be completed, whose
     plan (``DueChord.body``) is the payload. ``told`` asks for what monitors are shown of the end. With ``runs_on`` the
-    process may begin at once, under the same number, the one job that follows this one (``JobRunner.follow``).
+    process may begin at once, under the same number, the one job that follows this one (``JobRunner.follow``). After
+    ``begin_by`` (``boot_seconds``; 0 for never) another worker may have the job: the process does not begin it any more
+    and reports it as ``NOT_BEGUN``, whoever stood still meanwhile.
     """
 
     seq: int
@@ -46,6 +48,11 @@ class Work(msgspec.Struct, array_like=True):
     chord: str = ""
     told: bool = False
     runs_on: bool = False
+    begin_by: float = 0.0
+
+
+#: The state that a job is reported with which was too late to begin.
+NOT_BEGUN: Final = "NOT_BEGUN"
 
 
 class Report(msgspec.Struct, array_like=True):

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from umbel.core.clock import boot_seconds
 from umbel.pools import frames
-from umbel.pools.base import Report, Work
+from umbel.pools.base import NOT_BEGUN, Report, Work
 from umbel.pools.frames import Cancel, Deadline, Frame, FrameReader, FrameWriter, Started
 
 if TYPE_CHECKING:
@@ -121,7 +122,11 @@ class Inbox:
         while not self.told_to_leave:
             if self._works:
                 if self._permits.take():
-                    return self._works.popleft()
+                    work = self._works.popleft()
+                    if work.begin_by and boot_seconds() > work.begin_by:
+                        self._outbox.report(Report(work.seq, NOT_BEGUN, "requeue", 0.0))
+                        continue
+                    return work
                 self._works.clear()
                 self._recalled = True
             elif self._frames:

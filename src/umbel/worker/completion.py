@@ -10,6 +10,7 @@ from umbel.brokers.base import Delivery, Disposition
 from umbel.core.ids import new_id
 from umbel.core.protocol import peek
 from umbel.core.states import SUCCESS
+from umbel.pools.base import NOT_BEGUN
 from umbel.state import successes
 from umbel.worker.intake import requeue_all
 from umbel.worker.settlement import disposition_of
@@ -80,7 +81,8 @@ class Completion:
 
     def on_reports(self, reports: Sequence[Report]) -> None:
         """Settle what ended, and let the next jobs in."""
-        dispositions = []
+        dispositions: list[Disposition] = []
+        late: list[Job] = []
         pop, observe, counts, totals = self._ledger.pop, self._pace.observe, self.counts, self.totals
         narrator = self._narrator
         told, succeeded = narrator.wants_starts, successes()
@@ -88,6 +90,9 @@ class Completion:
             job = pop(report.seq)
             if job is None:
                 self._chords.ended(report)
+                continue
+            if report.state == NOT_BEGUN:
+                late.append(job)
                 continue
             task = job.header.task
             observe(task, report.runtime)
@@ -99,7 +104,8 @@ class Completion:
                 succeeded.add(job.header.id)
             kept = self._go_on(job, report) if report.goes_on else None
             dispositions.append(disposition_of(job, report, kept))
-        self._settlement.add_all(dispositions)
+        # Unless a peer has them by now, for then this settles to nothing.
+        self._settlement.add_all(dispositions + requeue_all(late))
         self._intake.made_room()
 
     def _go_on(self, job: Job, report: Report) -> Delivery | None:

@@ -72,6 +72,7 @@ class Intake:
         revoked_stamps: RevokedStamps,
         rates: RateLimits,
         lapsed: Callable[[], bool],
+        lease_until: Callable[[], float],
         runs_on: bool,
         options: WorkerOptions,
         now: Callable[[], float],
@@ -92,6 +93,7 @@ class Intake:
         self._revoked_stamps = revoked_stamps
         self._rates = rates
         self._lapsed = lapsed
+        self._lease_until = lease_until
         #: Whether a pool process may begin by itself what follows a job, where nothing that is asked here concerns it.
         self.runs_on = runs_on
         self._multiplier = options.prefetch_multiplier
@@ -380,6 +382,7 @@ class Intake:
             time_limit=hard,
             soft_time_limit=soft,
             runs_on=brief and not (hard or soft) and self._may_run_on(),
+            begin_by=0.0 if job.acked else self._lease_until(),
         )
 
     def _may_run_on(self) -> bool:

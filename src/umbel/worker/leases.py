@@ -7,6 +7,8 @@ import logging
 import time
 from typing import TYPE_CHECKING
 
+from umbel.core.clock import boot_seconds
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -26,17 +28,22 @@ class Leases:
         self._link = link
         self._lease = lease
         self._on_lapse = on_lapse
-        self._renewed_at = _now()
+        self._renewed_at = boot_seconds()
         self._offset = 0.0  #: between the clock of the leases and one that never jumps
         self._jumped_at: float | None = None
 
+    @property
+    def until(self) -> float:
+        """When what is held may be with a peer unless it is renewed, in ``boot_seconds``."""
+        return self._renewed_at + self._lease
+
     def lapsed(self) -> bool:
         """Whether so much time has gone by since the last renewal that what is held may be with a peer by now."""
-        return _now() - self._renewed_at > self._lease
+        return boot_seconds() > self.until
 
     async def run(self) -> None:
         """Renew and reclaim until cancelled."""
-        self._renewed_at = _now()  # opening the link took out the lease
+        self._renewed_at = boot_seconds()  # opening the link took out the lease
         self._offset = self._clock_offset()
         while True:
             await asyncio.sleep(self._lease / 3)
@@ -56,26 +63,19 @@ class Leases:
         """Whether the broker's clock has moved otherwise than time went by, within the duration of a lease."""
         offset = self._clock_offset()
         if abs(offset - self._offset) > self._lease / 3:
-            self._jumped_at = _now()
+            self._jumped_at = boot_seconds()
             logger.warning("The clock has jumped by %.0f seconds", offset - self._offset)
         self._offset = offset
-        return self._jumped_at is not None and _now() - self._jumped_at < self._lease
+        return self._jumped_at is not None and boot_seconds() - self._jumped_at < self._lease
 
     def _clock_offset(self) -> float:
-        return self._link.consumer.now() - _now()
+        return self._link.consumer.now() - boot_seconds()
 
     async def _renew(self) -> None:
-        asked_at = _now()
+        asked_at = boot_seconds()
         await self._link.renew()
         # This worker was stopped, or its machine suspended, or the broker away.
         lapsed = self.lapsed()
         self._renewed_at = asked_at
         if lapsed:
             self._on_lapse()
-
-
-def _now() -> float:
-    """Seconds on a clock that goes on while the machine is suspended, where there is one."""
-    if hasattr(time, "CLOCK_BOOTTIME"):
-        return time.clock_gettime(time.CLOCK_BOOTTIME)
-    return time.monotonic()

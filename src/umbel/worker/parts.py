@@ -148,6 +148,7 @@ class Parts:
             revoked_stamps=self._revoked_stamps,
             rates=self.rates,
             lapsed=self.leases.lapsed,
+            lease_until=lambda: self.leases.until,
             runs_on=self._app.broker.capabilities.keeps and self.pool.runs_on,
             options=self._options,
             now=self.link.consumer.now,

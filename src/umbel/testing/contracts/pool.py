@@ -26,7 +26,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from umbel.pools.base import Lost, Report, Work
+from umbel.core.clock import boot_seconds
+from umbel.pools.base import NOT_BEGUN, Lost, Report, Work
 from umbel.testing.contracts.support import PATIENCE, eventually
 
 if TYPE_CHECKING:
@@ -139,6 +140,7 @@ def job(
     time_limit: float | None = None,
     soft_time_limit: float | None = None,
     runs_on: bool = False,
+    begin_by: float = 0.0,
 ) -> Work:
     """One job for a ``ScriptedRunner``."""
     return Work(
@@ -150,6 +152,7 @@ def job(
         time_limit=time_limit,
         soft_time_limit=soft_time_limit,
         runs_on=runs_on,
+        begin_by=begin_by,
     )
 
 
@@ -211,6 +214,18 @@ class PoolContract(ABC):
             assert seen.reports == {}
             gate.touch()
             await seen.reported(1)
+
+    async def test_a_job_that_comes_too_late_is_not_begun(self, tmp_path: Path) -> None:
+        """As when the supervisor, or the process, stood still for longer than the lease."""
+        marks = tmp_path / "marks"
+        async with self.running() as (pool, seen):
+            pool.submit([job(1, f"mark {marks} late", begin_by=boot_seconds() - 1.0)])
+            await seen.reported(1)
+            pool.submit([job(2, f"mark {marks} timely", begin_by=boot_seconds() + 60.0)])
+            await seen.reported(2)
+        report = seen.reports[1]
+        assert (report.state, report.action) == (NOT_BEGUN, "requeue")
+        assert marks.read_text().split() == ["timely"]
 
     async def test_says_which_jobs_have_begun(self, tmp_path: Path) -> None:
         gate = tmp_path / "gate"
