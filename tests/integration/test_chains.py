@@ -70,7 +70,8 @@ def test_a_revoked_step_does_not_run(stage: ChainStage) -> None:
     steps[3].set(task_id=revoked)
     result = chain(*steps).apply_async()
     with pytest.raises(TaskRevokedError):
-        handles(result)[3].get(timeout=60)
+        handles(result)[3].get(timeout=60)  # there since the revocation
+    stage.wait_for("2", timeout=60)
     stage.wait_empty(timeout=60)
     assert stage.journal == [["0"], ["1"], ["2"]]
 

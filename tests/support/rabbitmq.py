@@ -234,16 +234,20 @@ class RabbitMqServer(ServerProcess):
         self.evaluate(f'rabbit_vhost:delete(<<"{name}">>, <<"umbel">>)')
 
     def queues(self, vhost: str = "/") -> dict[str, int]:
-        """How many messages each queue has, those that consumers hold included."""
-        return {name: int(count) for name, count in self._table(vhost, "messages")}
+        """How many messages each queue has, those that consumers hold included; -1 where it cannot say as yet."""
+        return self._counts(vhost, "messages")
 
     def ready(self, vhost: str = "/") -> dict[str, int]:
-        """How many messages wait in each queue for a consumer."""
-        return {name: int(count) for name, count in self._table(vhost, "messages_ready")}
+        """How many messages wait in each queue for a consumer; -1 where it cannot say as yet."""
+        return self._counts(vhost, "messages_ready")
 
     def consumers(self, vhost: str = "/") -> dict[str, int]:
         """How many consumers each queue has."""
-        return {name: int(count) for name, count in self._table(vhost, "consumers")}
+        return self._counts(vhost, "consumers")
+
+    def _counts(self, vhost: str, column: str) -> dict[str, int]:
+        # A queue that is being made or moved, or whose node has just come back, has no figures.
+        return {name: int(text) if text.isdecimal() else -1 for name, text in self._table(vhost, column)}
 
     def _table(self, vhost: str, column: str) -> list[list[str]]:
         text = self.evaluate_text(
