@@ -595,7 +595,7 @@ async def test_no_slot_is_missing_while_processes_are_replaced(kind: type[Proces
 async def test_tasks_that_leak_a_mebibyte_a_run_keep_within_bounds() -> None:
     limit = 40 * 1024
     pool = PreforkPool(ScriptedRunner, 2, max_memory_per_child=limit)
-    feeder = Feeder(pool, ["mark /dev/null x keep 1"] * 400, brief=False)
+    feeder = Feeder(pool, ["mark /dev/null x keep 1 0.01"] * 400, brief=False)
     await pool.start(feeder)
     feeder.feed()
     most = 0

@@ -240,14 +240,19 @@ def test_stop_lets_the_running_tasks_end(app: Umbel) -> None:
 
 
 @pytest.mark.parametrize("pool", PROCESSES)
-def test_what_takes_longer_than_stopping_may_is_ended_and_goes_back(app: Umbel, pool: str) -> None:
+def test_what_takes_longer_than_stopping_may_is_ended_and_goes_back(
+    app: Umbel, pool: str, tmp_path: Path
+) -> None:
+    begun = tmp_path / "begun"
+
     @app.task(acks_late=True)
     def hang() -> None:
+        begun.touch()
         threading.Event().wait()
 
     worker = app.worker(pool=pool).start()
     hang.delay()
-    wait_until(lambda: worker.held == 1, what="a running task")
+    wait_until(begun.exists, what="a running task")
     assert worker.stop(timeout=0.2) == 1
     assert worker.state == "stopped"
     assert app.broker.depth("celery") == 1

@@ -58,7 +58,6 @@ class PostgresServer(ServerProcess):
             "listen_addresses": HOST,
             "unix_socket_directories": "",
             "fsync": "off",
-            "synchronous_commit": "off",
             "max_connections": "200",
         }
         settings = [part for name, value in options.items() for part in ("-c", f"{name}={value}")]

@@ -51,6 +51,9 @@ def spawn(
 
 def _die_with_parent() -> None:
     _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    # A shell has programs ignore these that it starts in the background, and they would be ignored here as well.
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def session(pid: int) -> list[int]:

@@ -230,9 +230,10 @@ class ScriptedRunner:
         """Python's recursion limit."""
         return self.do_recurse()
 
-    def do_keep(self, mebibytes: str) -> str:
-        """Leak memory."""
+    def do_keep(self, mebibytes: str, seconds: str = "0") -> str:
+        """Leak memory, and take some time."""
         self.kept.append(b"\1" * (int(mebibytes) * 1024 * 1024))
+        time.sleep(float(seconds))
         return "kept"
 
     def do_swell(self, mebibytes: str, path: str) -> str:
