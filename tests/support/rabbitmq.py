@@ -246,16 +246,19 @@ class RabbitMqServer(ServerProcess):
         return self._counts(vhost, "consumers")
 
     def _counts(self, vhost: str, column: str) -> dict[str, int]:
-        # A queue that is being made or moved, or whose node has just come back, has no figures.
-        return {name: int(text) if text.isdecimal() else -1 for name, text in self._table(vhost, column)}
-
-    def _table(self, vhost: str, column: str) -> list[list[str]]:
+        # A queue that is being made or moved, or whose node has just come back, has no figures. Those of a quorum queue
+        # are brought up to date every few seconds: its replicas are asked.
+        asked = {"messages": "query_messages_total", "messages_ready": "query_messages_ready"}.get(column, "")
+        info = f"catch proplists:get_value({column}, rabbit_amqqueue:info(Q, [{column}]))"
+        query = f"catch ra:local_query(amqqueue:get_pid(Q), fun rabbit_fifo:{asked}/1)"
+        quorum = f"case {query} of {{ok, {{_, N}}, _}} -> N; _ -> none end" if asked else info
         text = self.evaluate_text(
-            'lists:flatten([io_lib:format("~ts\\t~p\\n", [element(4, proplists:get_value(name, Q)), '
-            f"proplists:get_value({column}, Q)]) || "
-            f'Q <- rabbit_amqqueue:info_all(<<"{vhost}">>, [name, {column}])])'
+            'lists:flatten([io_lib:format("~ts\\t~p\\n", [element(4, amqqueue:get_name(Q)), '
+            f"case amqqueue:get_type(Q) of rabbit_quorum_queue -> {quorum}; _ -> {info} end]) || "
+            f'Q <- rabbit_amqqueue:list(<<"{vhost}">>)])'
         )
-        return [line.split("\t") for line in text.splitlines()]
+        rows = [line.split("\t") for line in text.splitlines() if "\t" in line]
+        return {name: int(text) if text.isdecimal() else -1 for name, text in rows}
 
     def bindings(self, vhost: str = "/") -> list[tuple[str, str, str]]:
         """(exchange, queue or exchange that it leads to, routing key) of every binding to a named exchange."""
