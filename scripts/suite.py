@@ -1,4 +1,4 @@
-"""Run every test; those that fail run once more, alone.
+"""Run every test; those that fail run again, alone, twice at the most.
 
 The suite kills, freezes and overloads real servers on however few cores there are, beside peers with faults of their
 own. A test that fails beside others and passes alone is named at the end: it is a defect to mend, and not of this
@@ -20,11 +20,12 @@ if TYPE_CHECKING:
 
 _FAILED: Final = 1  # pytest's status when tests have failed, and nothing else has
 _CHANCE: Final = 10
+_AGAIN: Final = 2
 _MEMORY: Final = ROOT / ".pytest_cache" / "v" / "cache" / "lastfailed"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run pytest with the options given after ``--jobs N``; its exit status, of the second run where there was one."""
+    """Run pytest with the options given after ``--jobs N``; its exit status, of the last run where there were several."""
     parser = argparse.ArgumentParser(prog="python -m scripts.suite", description=__doc__)
     parser.add_argument("--jobs", default="2", help="how many processes (default: 2)")
     known, options = parser.parse_known_args(arguments)
@@ -33,8 +34,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     failed = _failed()
     if status != _FAILED or not 0 < len(failed) <= _CHANCE:
         return status
-    print(f"==> again, alone: {', '.join(failed)}", flush=True)
-    status = _pytest(*failed)
+    again = failed
+    for _ in range(_AGAIN):
+        print(f"==> again, alone: {', '.join(again)}", flush=True)
+        status = _pytest(*again)
+        again = _failed()
+        if status != _FAILED or not again:
+            break
     if status == 0:
         print("==> failed beside others, passed alone (defects of the tests, or found by load):", flush=True)
         for name in failed:
