@@ -25,7 +25,7 @@ _MEMORY: Final = ROOT / ".pytest_cache" / "v" / "cache" / "lastfailed"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run pytest with the options given after ``--jobs N``; its exit status, of the last run where there were several."""
+    """Run pytest with the options given after ``--jobs N``; the exit status of its last run."""
     parser = argparse.ArgumentParser(prog="python -m scripts.suite", description=__doc__)
     parser.add_argument("--jobs", default="2", help="how many processes (default: 2)")
     known, options = parser.parse_known_args(arguments)

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 #: Of a process that a signal asked to end: Celery's processes leave with the signal's number.
 _TERMINATED = int(signal.SIGTERM)
 #: Seconds from the begin of a job within which others may be begun that follow it. Then it is others' turn.
-_RUN_ON = 0.03
+_RUN_ON = 0.05
 
 
 class Station:
