@@ -10,6 +10,7 @@ import pytest
 
 from tests.unit.app_support import make_app, sent
 from umbel import Umbel
+from umbel.core.ids import new_id
 from umbel.core.records import ResultRecord
 from umbel.errors import ChordError, TaskRevokedError, TimeoutError
 from umbel.execution.context import Context
@@ -183,14 +184,17 @@ class TestChords:
         self, where: str, request: pytest.FixtureRequest
     ) -> None:
         """At once, though no worker runs."""
-        url = "memory://" if where == "memory" else request.getfixturevalue("redis_url")
+        group = new_id()
+        url = f"memory://{group}" if where == "memory" else request.getfixturevalue("redis_url")
         with make_app(broker=url, backend="cache+memory://" if where == "memory" else url) as app:
-            app.backend.set_chord_size("g", 2)
+            app.backend.set_chord_size(group, 2)
             for index in range(2):
-                part = Context(id=f"p{index}", group="g", group_index=index, chord=told(), properties={})
-                app.backend.mark_as_done(f"p{index}", index, part)
+                part = Context(
+                    id=f"{group}-{index}", group=group, group_index=index, chord=told(), properties={}
+                )
+                app.backend.mark_as_done(f"{group}-{index}", index, part)
             assert [message.args for message in sent(app, "celery")] == [[[0, 1]]]
-            assert app.backend.chord_entries("g") == []
+            assert app.backend.chord_entries(group) == []
 
     def test_a_body_is_failed_with_its_error_callbacks(self, app: Umbel) -> None:
         body = app.tasks["told"].s().set(link_error=[told()], task_id="body")
