@@ -12,6 +12,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from umbel.brokers.base import Delivery, Disposition, FetchPlan
+from umbel.core.clock import boot_seconds
 from umbel.core.protocol import peek
 from umbel.errors import ContentDisallowed, DecodeError, InvalidTaskError
 from umbel.pools.base import Work
@@ -71,7 +72,6 @@ class Intake:
         revoked: Collection[str],
         revoked_stamps: RevokedStamps,
         rates: RateLimits,
-        lapsed: Callable[[], bool],
         lease_until: Callable[[], float],
         runs_on: bool,
         options: WorkerOptions,
@@ -92,7 +92,6 @@ class Intake:
         self._revoked = revoked
         self._revoked_stamps = revoked_stamps
         self._rates = rates
-        self._lapsed = lapsed
         self._lease_until = lease_until
         #: Whether a pool process may begin by itself what follows a job, where nothing that is asked here concerns it.
         self.runs_on = runs_on
@@ -186,9 +185,12 @@ class Intake:
         None while this worker's lease may have lapsed: a peer may have them by now.
         """
         ready = self._ready
-        if not (ready or self._chords.waiting) or self.stopping or self._lapsed():
+        if not (ready or self._chords.waiting) or self.stopping:
             return
-        if works := self._next_works(ready):
+        until = self._lease_until()
+        if boot_seconds() > until:
+            return
+        if works := self._next_works(ready, until):
             self._pool.submit(works)
             self._moved = True
             if self._brief_early:
@@ -198,7 +200,7 @@ class Intake:
             self._moved = False
             self._hope = asyncio.get_running_loop().call_later(HOPE, self._give_up_hope)
 
-    def _next_works(self, ready: deque[Job]) -> list[Work]:
+    def _next_works(self, ready: deque[Job], until: float) -> list[Work]:
         free = self._pool.free()
         depth = self._pool.depth()
         # Chords before jobs: others may wait for what they send.
@@ -226,7 +228,7 @@ class Intake:
             if suspect:
                 self._vetting.take(job)
             else:
-                works.append(self._work(job, brief))
+                works.append(self._work(job, brief, until))
         return works
 
     def _vetted(self, jobs: Sequence[Job]) -> None:
@@ -365,7 +367,7 @@ class Intake:
         decision = admit(header, self._now(), self._revoked, None, self._revoked_stamps)
         return decision if isinstance(decision, Drop) else None
 
-    def _work(self, job: Job, brief: bool) -> Work:
+    def _work(self, job: Job, brief: bool, until: float) -> Work:
         delivery = job.delivery
         hard, soft = time_limits(job.header, job.task, self._limits)
         unacked = job.early and not job.acked
@@ -382,7 +384,7 @@ class Intake:
             time_limit=hard,
             soft_time_limit=soft,
             runs_on=brief and not (hard or soft) and self._may_run_on(),
-            begin_by=0.0 if job.acked else self._lease_until(),
+            begin_by=0.0 if job.acked else until,
         )
 
     def _may_run_on(self) -> bool:

@@ -147,7 +147,6 @@ class Parts:
             revoked=self._revoked.table,
             revoked_stamps=self._revoked_stamps,
             rates=self.rates,
-            lapsed=self.leases.lapsed,
             lease_until=lambda: self.leases.until,
             runs_on=self._app.broker.capabilities.keeps and self.pool.runs_on,
             options=self._options,
