@@ -7,6 +7,7 @@ in the stage's records then, so that the checker knows which attempts it excuses
 from __future__ import annotations
 
 import signal
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -25,7 +26,7 @@ from chaos.world import RabbitChaos, SqliteChaos, World
 from tests.support.processes import is_alive, kill, tree, wait_gone
 from tests.support.proxy import TcpProxy
 from tests.support.servers import ServerProcess
-from tests.support.waiting import wait_until
+from tests.support.waiting import NeverHappenedError
 from umbel.errors import OperationalError
 
 LEASE = 10.0  #: seconds, as Umbel's setting ``worker_lease_duration`` is by default
@@ -33,6 +34,8 @@ LEASE = 10.0  #: seconds, as Umbel's setting ``worker_lease_duration`` is by def
 _OUT_OF_TOUCH = 0.5 * LEASE
 _HOUR = 3600
 _ORPHANS = 20.0  #: seconds in which the processes of a killed supervisor must have ended by themselves
+_START = 90.0  #: seconds that a server may take to begin, and to end when it is told to
+_POLL = 0.1  #: seconds between two looks whether it has
 _ALL = 0.7  #: ``Planned.size`` from which on a fault of the network meets everybody
 
 
@@ -215,9 +218,19 @@ def kill_server(role: str) -> Deed:
         with stage.only_one(role) as server, record(planned.kind):
             server.kill9()
             yield 0.2 + 2.8 * planned.size
-            server.restart()
+            yield from _start_again(server)
 
     return deed
+
+
+def _start_again(server: ServerProcess) -> Iterator[float]:
+    """Start it with the same data. A RabbitMQ node takes many seconds, in which other faults go on."""
+    deadline = time.monotonic() + _START
+    server.launch()
+    while not server.ready():
+        if time.monotonic() > deadline:
+            raise NeverHappenedError(f"{server.program} did not begin to answer in {_START:g} s")
+        yield _POLL
 
 
 def restart_server(stage: Stage, planned: Planned) -> Iterator[float]:
@@ -225,9 +238,12 @@ def restart_server(stage: Stage, planned: Planned) -> Iterator[float]:
     with stage.only_one("broker") as server, stage.out_of_touch(planned.kind):
         pid = server.pid
         kill(pid, signal.SIGTERM)
-        wait_until(lambda: not is_alive(pid), timeout=60, what="the end of the broker that was told to end")
-        yield 0.2
-        server.restart()
+        deadline = time.monotonic() + _START
+        while is_alive(pid):
+            if time.monotonic() > deadline:
+                raise NeverHappenedError(f"{server.program} did not end in {_START:g} s after it was told to")
+            yield _POLL
+        yield from _start_again(server)
 
 
 def stop_server(stage: Stage, planned: Planned) -> Iterator[float]:

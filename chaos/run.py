@@ -68,6 +68,7 @@ class Performance:
         self._planned.clear()
         while self._going_on:
             self._go_on(heapq.heappop(self._going_on)[2])
+            time.sleep(_LOOK)  # some wait for a server to begin
 
     def _begin(self, planned: Planned) -> None:
         deed = KINDS[planned.kind].deed(self._stage, planned)

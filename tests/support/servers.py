@@ -105,12 +105,16 @@ class ServerProcess(ABC):
 
     def restart(self) -> Self:
         """Start again on the same port with the same data, after ``kill9`` or while it runs (it is killed then)."""
-        self.kill9()
-        self._process = spawn(self.command(), cwd=self.directory, output=self.log, env=self.environment())
+        self.launch()
         wait_until(
-            self._ready, timeout=30, what=lambda: f"{self.program} on port {self.port}:\n{self._log_end()}"
+            self.ready, timeout=30, what=lambda: f"{self.program} on port {self.port}:\n{self._log_end()}"
         )
         return self
+
+    def launch(self) -> None:
+        """As ``restart``, but return at once: ``ready`` tells when it answers."""
+        self.kill9()
+        self._process = spawn(self.command(), cwd=self.directory, output=self.log, env=self.environment())
 
     def kill9(self) -> None:
         """Kill it and what it started with SIGKILL; a frozen server dies too."""
@@ -148,7 +152,8 @@ class ServerProcess(ABC):
     ) -> None:
         self.stop()
 
-    def _ready(self) -> bool:
+    def ready(self) -> bool:
+        """Whether it answers by now. Raises ServerDiedError when it has ended."""
         assert self._process is not None
         if self._process.poll() is not None or not is_alive(self._process.pid):
             raise ServerDiedError(f"{self.program} on port {self.port} ended at once:\n{self._log_end()}")
