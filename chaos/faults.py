@@ -227,7 +227,7 @@ def _start_again(server: ServerProcess) -> Iterator[float]:
     """Start it with the same data. A RabbitMQ node takes many seconds, in which other faults go on."""
     deadline = time.monotonic() + _START
     server.launch()
-    while not server.ready():
+    while not server.is_up():
         if time.monotonic() > deadline:
             raise NeverHappenedError(f"{server.program} did not begin to answer in {_START:g} s")
         yield _POLL

@@ -107,12 +107,12 @@ class ServerProcess(ABC):
         """Start again on the same port with the same data, after ``kill9`` or while it runs (it is killed then)."""
         self.launch()
         wait_until(
-            self.ready, timeout=30, what=lambda: f"{self.program} on port {self.port}:\n{self._log_end()}"
+            self.is_up, timeout=30, what=lambda: f"{self.program} on port {self.port}:\n{self._log_end()}"
         )
         return self
 
     def launch(self) -> None:
-        """As ``restart``, but return at once: ``ready`` tells when it answers."""
+        """As ``restart``, but return at once: ``is_up`` tells when it answers."""
         self.kill9()
         self._process = spawn(self.command(), cwd=self.directory, output=self.log, env=self.environment())
 
@@ -152,7 +152,7 @@ class ServerProcess(ABC):
     ) -> None:
         self.stop()
 
-    def ready(self) -> bool:
+    def is_up(self) -> bool:
         """Whether it answers by now. Raises ServerDiedError when it has ended."""
         assert self._process is not None
         if self._process.poll() is not None or not is_alive(self._process.pid):
