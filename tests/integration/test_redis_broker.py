@@ -8,6 +8,7 @@ import json
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from itertools import islice
 from typing import Any
 
 import pytest
@@ -60,6 +61,19 @@ async def consumer_of() -> AsyncIterator[OpenConsumer]:
     for consumer in opened:
         with contextlib.suppress(BrokerConnectionError):  # the test may have taken the server away
             await consumer.close()
+
+
+def test_the_depth_of_a_queue_takes_one_command(broker: RedisBroker, client: redis.Redis) -> None:
+    """An idle worker asks for it every few seconds, of as many lists as there are priorities."""
+    send(broker, "one")
+    send(broker, "two", priority=9)
+    broker.depth("q")
+    with client.monitor() as monitor:
+        assert broker.depth("q") == 2
+        client.echo("the end")
+        sent = (heard for heard in iter(monitor.next_command, None) if heard["client_type"] != "lua")
+        seen = list(islice(sent, 2))
+    assert [heard["command"].split()[0] for heard in seen] == ["EVAL", "ECHO"]
 
 
 @pytest.fixture
