@@ -10,11 +10,16 @@ from typing import TypeVar
 
 import pytest
 
-from tests.support import peers
-from tests.support.datastores import MemcachedServer, PostgresServer
+from tests.support import order, peers
+from tests.support.datastores import MariaDbServer, MemcachedServer, PostgresServer
 from tests.support.rabbitmq import RabbitMqServer
 from tests.support.servers import RedisServer, ServerMissingError, ServerProcess
 from tests.support.workers import WorkerProcess
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Have the files begin in their order; that of the tests of one is left to chance."""
+    items.sort(key=lambda item: order.rank(item.path))
 
 
 @pytest.fixture(scope="session")
@@ -48,6 +53,12 @@ def rabbitmq_url(rabbitmq_server: RabbitMqServer) -> Iterator[str]:
 def postgres_server() -> Iterator[PostgresServer]:
     """A private PostgreSQL server for the whole run."""
     yield from _running(PostgresServer())
+
+
+@pytest.fixture(scope="session")
+def mariadb_server() -> Iterator[MariaDbServer]:
+    """A private MariaDB server for the whole run."""
+    yield from _running(MariaDbServer())
 
 
 @pytest.fixture(scope="session")

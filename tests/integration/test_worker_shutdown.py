@@ -108,8 +108,8 @@ def test_warm_what_runs_ends_and_what_waits_goes_back_in_order(stage: Stage) -> 
     wait_until(lambda: stage.broker.depth("celery") == 12, what="all that waited back in the queue")
     late = stage.send("note", "came later")
     stage.open()
-    assert worker.wait(timeout=10) == 0
-    assert [result.get(timeout=1) for result in running] == ["a", "b"]
+    assert worker.wait() == 0
+    assert [result.get(timeout=10) for result in running] == ["a", "b"]
     assert stage.broker.held_depth() == 0
     stage.worker("-c1")
     late.get(timeout=10)
@@ -131,7 +131,7 @@ def test_idle_it_ends_at_once(stage: Stage) -> None:
     worker = stage.worker("-c1")
     begun = time.monotonic()
     assert worker.terminate() == 0
-    assert time.monotonic() - begun < 2
+    assert time.monotonic() - begun < 5  # some tenths of a second, on a machine that is not busy
 
 
 @pytest.mark.parametrize(
@@ -155,10 +155,10 @@ def test_cold_what_runs_and_was_not_acknowledged_goes_back_at_once(
         worker.wait_for_line("Warm shutdown")
         worker.signal(signals[1])
     worker.wait_for_line("Cold shutdown")
-    assert worker.wait(timeout=5) == 1
+    assert worker.wait() == 1
     assert (redis.broker.depth("celery"), redis.broker.held_depth()) == (2, 0)
     with pytest.raises(WorkerLostError):  # nobody runs it any more, and whoever waits is told
-        lost.get(timeout=2)
+        lost.get(timeout=10)
     redis.open()
     redis.worker("-c1")
     assert again.get(timeout=10) == "late"
@@ -176,9 +176,9 @@ def test_soft_it_waits_for_what_runs_but_not_for_ever(redis: Stage, gate_opens: 
     worker.wait_for_line("Initiating Soft Shutdown, terminating in")
     if gate_opens:
         redis.open()
-    assert worker.wait(timeout=10) == 1
+    assert worker.wait() == 1
     if gate_opens:
-        assert result.get(timeout=1) == "x"
+        assert result.get(timeout=10) == "x"
     assert redis.broker.depth("celery") == (0 if gate_opens else 1)
 
 
@@ -190,7 +190,7 @@ def test_soft_can_be_cut_short(redis: Stage) -> None:
     worker.signal(signal.SIGQUIT)
     worker.wait_for_line("Initiating Soft Shutdown")
     worker.signal(signal.SIGQUIT)
-    assert worker.wait(timeout=5) == 1
+    assert worker.wait() == 1
     assert redis.broker.depth("celery") == 1
 
 
@@ -198,7 +198,7 @@ def test_remapped_sigterm_is_cold(redis: Stage) -> None:
     worker = redis.worker("-c1", env={"REMAP_SIGTERM": "SIGQUIT"})
     worker.signal(signal.SIGTERM)
     worker.wait_for_line("Cold shutdown")
-    assert worker.wait(timeout=5) == 1
+    assert worker.wait() == 1
 
 
 def test_ctrl_c_is_warm_and_says_so_in_the_exit_status(redis: Stage) -> None:
@@ -208,8 +208,8 @@ def test_ctrl_c_is_warm_and_says_so_in_the_exit_status(redis: Stage) -> None:
     worker.signal(signal.SIGINT)
     worker.wait_for_line("Warm shutdown")
     redis.open()
-    assert worker.wait(timeout=5) == 1  # as Celery's
-    assert result.get(timeout=1) == "x"
+    assert worker.wait() == 1  # as Celery's
+    assert result.get(timeout=10) == "x"
 
 
 def test_hangup_starts_it_anew(redis: Stage) -> None:
@@ -268,13 +268,13 @@ def test_it_can_be_stopped_while_it_waits_for_the_broker(tmp_path: Path) -> None
         worker = stage.worker("-c1", ready=False)
         worker.wait_for_line("Cannot connect to redis://127.0.0.1:1/0")
         worker.signal(signal.SIGTERM)
-        assert worker.wait(timeout=5) == 0
+        assert worker.wait() == 0
 
 
 def test_a_broker_that_is_not_to_be_waited_for_ends_it_with_one_line(tmp_path: Path) -> None:
     with Stage(tmp_path, "redis://127.0.0.1:1/0", broker_connection_retry_on_startup=False) as stage:
         worker = stage.worker("-c1", ready=False)
-        assert worker.wait(timeout=10) == 1
+        assert worker.wait() == 1
         assert "broker_connection_retry_on_startup=False" in worker.output
         assert "Traceback" not in worker.output
 

@@ -69,12 +69,12 @@ class Side:
         task_id: str = self.call("delay", name, *args, **options)
         return task_id
 
-    def outcome(self, task_id: str, timeout: float = 20) -> dict[str, Any]:
+    def outcome(self, task_id: str, timeout: float = 40) -> dict[str, Any]:
         """Wait for the result of a task."""
         answer: dict[str, Any] = self.call("outcome", task_id, timeout)
         return answer
 
-    def value(self, task_id: str, timeout: float = 20) -> Any:
+    def value(self, task_id: str, timeout: float = 40) -> Any:
         """The result of a task that must have succeeded."""
         outcome = self.outcome(task_id, timeout)
         assert outcome["state"] == "SUCCESS", outcome
@@ -241,7 +241,7 @@ class World:
         """What tasks have noted under a name; each begins with the library that ran it."""
         return [json.loads(line) for line in self._notes.lrange(name, 0, -1)]
 
-    def wait_for_notes(self, name: str, count: int, *, timeout: float = 20.0) -> list[list[Any]]:
+    def wait_for_notes(self, name: str, count: int, *, timeout: float = 40.0) -> list[list[Any]]:
         """Wait for that many notes."""
         wait_until(
             lambda: len(self.notes(name)) >= count,
@@ -262,7 +262,7 @@ class World:
         """Let tasks go on that wait at a gate."""
         self._notes.rpush(gate, *["open"] * times)
 
-    def wait_for(self, predicate: Callable[[], Any], what: str, *, timeout: float = 20.0) -> Any:
+    def wait_for(self, predicate: Callable[[], Any], what: str, *, timeout: float = 40.0) -> Any:
         """Wait until something is so."""
         return wait_until(predicate, timeout=timeout, what=what)
 
@@ -270,7 +270,7 @@ class World:
         """The messages that workers of either kind hold."""
         return self.ground.held()
 
-    def wait_settled(self, task_id: str, *, timeout: float = 10.0) -> None:
+    def wait_settled(self, task_id: str, *, timeout: float = 30.0) -> None:
         """Wait until no worker of either kind holds this task's message, nor any whose content cannot be seen."""
         wait_until(
             lambda: not any(not message or task_id.encode() in message for message in self.held()),
@@ -278,7 +278,7 @@ class World:
             what=lambda: f"the end of the delivery of {task_id}; held are {self.held()}",
         )
 
-    def wait_nothing_held(self, *, timeout: float = 10.0) -> None:
+    def wait_nothing_held(self, *, timeout: float = 30.0) -> None:
         """Wait until no worker of either kind holds any message."""
         wait_until(
             lambda: not self.held() and not self.redis.zcard("unacked_index"),

@@ -29,7 +29,7 @@ def run_script(
     *arguments: str,
     cwd: Path,
     env: Mapping[str, str] | None = None,
-    timeout: float = 30,
+    timeout: float = 60,
 ) -> str:
     """Run a script (a file, or source text) to its end and give its standard output.
 

@@ -120,7 +120,7 @@ def is_alive(pid: int) -> bool:
     return bool(fields) and fields[0] != "Z"
 
 
-def wait_gone(pids: Iterable[int], *, timeout: float = 10.0) -> None:
+def wait_gone(pids: Iterable[int], *, timeout: float = 30.0) -> None:
     """Wait until none of the processes runs."""
     members = list(pids)
     wait_until(

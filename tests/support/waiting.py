@@ -23,11 +23,11 @@ class NeverHappenedError(AssertionError):
 
 
 def wait_until(
-    predicate: Callable[[], Value], *, timeout: float = 10.0, what: str | Callable[[], str]
+    predicate: Callable[[], Value], *, timeout: float = 30.0, what: str | Callable[[], str]
 ) -> Value:
     """Call ``predicate`` until it gives something true, and return that.
 
-    ``what`` completes the sentence "waited 10 s for …"; a function is called only when the wait failed, to tell the
+    ``what`` completes the sentence "waited 30 s for …"; a function is called only when the wait failed, to tell the
     state by then. Raises NeverHappenedError after ``timeout`` seconds. What the predicate raises passes through.
     """
     for pause in _pauses(timeout):
@@ -42,7 +42,7 @@ def wait_until(
 
 
 async def wait_until_async(
-    predicate: Callable[[], Awaitable[Value]], *, timeout: float = 10.0, what: str | Callable[[], str]
+    predicate: Callable[[], Awaitable[Value]], *, timeout: float = 30.0, what: str | Callable[[], str]
 ) -> Value:
     """As ``wait_until`` for a coroutine function, without blocking the event loop."""
     for pause in _pauses(timeout):

@@ -92,7 +92,7 @@ class WorkerProcess:
         with self._grew:
             return len(self._lines)
 
-    def wait_for_line(self, pattern: str, *, timeout: float = 20.0, since: int = 0) -> re.Match[str]:
+    def wait_for_line(self, pattern: str, *, timeout: float = 40.0, since: int = 0) -> re.Match[str]:
         """Wait until a line, the ``since``-th or later, matches somewhere; AssertionError with the output otherwise."""
         wanted = re.compile(pattern)
         deadline = time.monotonic() + timeout
@@ -108,7 +108,7 @@ class WorkerProcess:
         story = "it ended" if self._ended else f"waited {timeout:g} s"
         raise AssertionError(f"{self.name} never printed {pattern!r} ({story}). Its output:\n{self.output}")
 
-    def ready(self, *, timeout: float = 20.0) -> Self:
+    def ready(self, *, timeout: float = 40.0) -> Self:
         """Wait for the line that says that it takes tasks (it must log at INFO)."""
         self.wait_for_line(READY, timeout=timeout)
         return self
@@ -117,7 +117,7 @@ class WorkerProcess:
         """Send a signal to the started process alone."""
         os.kill(self.pid, number)
 
-    def wait(self, *, timeout: float = 20.0) -> int:
+    def wait(self, *, timeout: float = 40.0) -> int:
         """Wait for its end; its exit status, negative for the signal that ended it."""
         assert self._process is not None, f"{self.name} was not started"
         try:
@@ -128,7 +128,7 @@ class WorkerProcess:
             ) from None
         return status
 
-    def terminate(self, *, timeout: float = 20.0) -> int:
+    def terminate(self, *, timeout: float = 40.0) -> int:
         """Ask it to finish (SIGTERM), wait for its end and its children's; its exit status."""
         members = self.members()
         if self.alive:

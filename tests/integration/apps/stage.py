@@ -56,7 +56,7 @@ class Stage:
         words = [str(word) for word in start]
         return [line for line in self.journal if line[: len(words)] == words]
 
-    def wait_for(self, *start: object, count: int = 1, timeout: float = 20.0) -> list[list[str]]:
+    def wait_for(self, *start: object, count: int = 1, timeout: float = 40.0) -> list[list[str]]:
         """Wait for ``count`` lines that begin with some words."""
         return wait_until(
             lambda: found if len(found := self.lines(*start)) >= count else None,
@@ -82,7 +82,7 @@ class Stage:
             what=lambda: f"{count} dead letters; there are {[letter.reason for letter in self.dead(queue)]}",
         )
 
-    def wait_empty(self, queue: str = "celery", *, timeout: float = 20.0) -> None:
+    def wait_empty(self, queue: str = "celery", *, timeout: float = 40.0) -> None:
         """Wait until nothing waits, is delayed or held."""
 
         def depths() -> tuple[int, int, int]:
