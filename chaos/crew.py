@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -90,6 +90,16 @@ SUBJECTS = {
 }
 
 
+def merged(settings: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings and more settings, which win; those that are tables are merged too."""
+    tables = {
+        name: {**settings[name], **value}
+        for name, value in more.items()
+        if isinstance(value, dict) and name in settings
+    }
+    return {**settings, **more, **tables}
+
+
 class NeverBeganError(RuntimeError):
     """A process ended before anything was done to it; the message carries its log."""
 
@@ -140,7 +150,7 @@ class Crew:
 
     def __post_init__(self) -> None:
         self._python = self.subject.python()
-        self._settings = json.dumps({**self.subject.settings, **self.world.settings()})
+        self._settings = json.dumps(merged(self.subject.settings, self.world.settings()))
         self._ending = ExitStack()
         for pool in self.subject.pools:
             self.members.append(Member("worker", len(self.members), pool=pool))

@@ -9,12 +9,12 @@ from __future__ import annotations
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from chaos import journal
 from chaos.clocks import Clocks
@@ -22,7 +22,7 @@ from chaos.crew import Crew, Member, freeze, thaw
 from chaos.excuses import EVERYBODY, Fault
 from chaos.schedule import Planned
 from chaos.workload import POISON_MARKS, POISONS
-from chaos.world import RabbitChaos, SqliteChaos, World
+from chaos.world import RabbitChaos, SentinelChaos, SqliteChaos, World
 from tests.support.processes import is_alive, kill, tree, wait_gone
 from tests.support.proxy import TcpProxy
 from tests.support.servers import ServerProcess
@@ -37,6 +37,9 @@ _ORPHANS = 20.0  #: seconds in which the processes of a killed supervisor must h
 _START = 90.0  #: seconds that a server may take to begin, and to end when it is told to
 _POLL = 0.1  #: seconds between two looks whether it has
 _ALL = 0.7  #: ``Planned.size`` from which on a fault of the network meets everybody
+
+
+Found = TypeVar("Found")
 
 
 class NobodyError(Exception):
@@ -83,6 +86,16 @@ class Stage:
             self.faults += [Fault(kind, since, until, host=host, ends_pool=False) for host in hosts]
         else:
             self.faults.append(Fault(kind, since, until, ends_pool=False))
+
+    @contextmanager
+    def forgotten(self, kind: str) -> Iterator[None]:
+        """Record for how long a broker that may know a moment less came in another's place.
+
+        That excuses what every worker ran meanwhile, and what had just ended: its settlement may be forgotten.
+        """
+        since = journal.now()
+        yield
+        self.faults.append(Fault(kind, since, journal.now(), host=EVERYBODY, ends_pool=False))
 
     @contextmanager
     def hampered(self, kind: str) -> Iterator[None]:
@@ -225,12 +238,8 @@ def kill_server(role: str) -> Deed:
 
 def _start_again(server: ServerProcess) -> Iterator[float]:
     """Start it with the same data. A RabbitMQ node takes many seconds, in which other faults go on."""
-    deadline = time.monotonic() + _START
     server.launch()
-    while not server.is_up():
-        if time.monotonic() > deadline:
-            raise NeverHappenedError(f"{server.program} did not begin to answer in {_START:g} s")
-        yield _POLL
+    yield from _when(server.is_up, f"an answer of {server.program}")
 
 
 def restart_server(stage: Stage, planned: Planned) -> Iterator[float]:
@@ -238,12 +247,57 @@ def restart_server(stage: Stage, planned: Planned) -> Iterator[float]:
     with stage.only_one("broker") as server, stage.out_of_touch(planned.kind):
         pid = server.pid
         kill(pid, signal.SIGTERM)
-        deadline = time.monotonic() + _START
-        while is_alive(pid):
-            if time.monotonic() > deadline:
-                raise NeverHappenedError(f"{server.program} did not end in {_START:g} s after it was told to")
-            yield _POLL
+        yield from _when(lambda: not is_alive(pid), f"the end of {server.program}, which was told to")
         yield from _start_again(server)
+
+
+def fail_over(*, freeze: bool) -> Deed:
+    """The primary is killed, or stands still, until a replica is in its place; then it comes back as a replica."""
+
+    def deed(stage: Stage, planned: Planned) -> Iterator[float]:
+        world = stage.world
+        assert isinstance(world, SentinelChaos)
+        with stage.only_one("broker") as old:
+            with stage.forgotten(planned.kind):
+                if freeze:
+                    old.freeze()
+                else:
+                    old.kill9()
+                new = yield from _when(world.promoted, f"a replica in the place of {old.port}")
+                world.servers["broker"] = new
+                yield 3.0 * planned.size
+                if freeze:
+                    old.thaw()  # it takes itself for the primary until a sentinel tells it
+                    yield from _when(world.in_step, f"{old.port} as a replica of {new.port}")
+            with stage.hampered(planned.kind):
+                if not freeze:
+                    yield from _start_again(old)
+                yield from _when(world.in_step, f"{old.port} as a replica of {new.port}")
+
+    return deed
+
+
+def kill_replica(stage: Stage, planned: Planned) -> Iterator[float]:
+    """A replica is killed and comes back; the other one must do meanwhile."""
+    world = stage.world
+    assert isinstance(world, SentinelChaos)
+    with stage.only_one("broker"), stage.hampered(planned.kind):
+        replicas = world.replicas()
+        victim = replicas[int(planned.pick * len(replicas))]
+        victim.kill9()
+        yield 0.2 + 4.8 * planned.size
+        yield from _start_again(victim)
+        yield from _when(world.in_step, f"{victim.port} as a replica")
+
+
+def _when(look: Callable[[], Found | None], what: str) -> Generator[float, None, Found]:
+    """Let others go on until it is so."""
+    deadline = time.monotonic() + _START
+    while not (found := look()):
+        if time.monotonic() > deadline:
+            raise NeverHappenedError(f"waited {_START:g} s for {what}")
+        yield _POLL
+    return found
 
 
 def stop_server(stage: Stage, planned: Planned) -> Iterator[float]:
@@ -390,7 +444,7 @@ class Kind(NamedTuple):
     deed: Deed
 
 
-_EVERYWHERE = ("redis", "rabbitmq", "sqlite")
+_EVERYWHERE = ("redis", "sentinel", "rabbitmq", "sqlite")
 _SERVERS = ("redis", "rabbitmq")
 KINDS: dict[str, Kind] = {
     "pool-kill": Kind("pool", _EVERYWHERE, end_pool_process(signal.SIGKILL)),
@@ -409,6 +463,9 @@ KINDS: dict[str, Kind] = {
     "broker-kill": Kind("broker", _SERVERS, kill_server("broker")),
     "broker-restart": Kind("broker", _SERVERS, restart_server),
     "broker-stop": Kind("broker", _SERVERS, stop_server),
+    "failover": Kind("broker", ("sentinel",), fail_over(freeze=False)),
+    "failover-stop": Kind("broker", ("sentinel",), fail_over(freeze=True)),
+    "replica-kill": Kind("broker", ("sentinel",), kill_replica),
     "backend-kill": Kind("broker", ("rabbitmq",), kill_server("backend")),
     "cut": Kind("network", _SERVERS, cut),
     "cut-in-frame": Kind("network", _SERVERS, cut_in_frame),

@@ -28,6 +28,7 @@ class Options:
     every: float
     rate: float
     durable: bool
+    queue_type: str
     keep: Path | None
 
 
@@ -66,6 +67,7 @@ def parse(arguments: Sequence[str]) -> Options:
         every=words.every,
         rate=words.rate,
         durable=not words.without_persistence,
+        queue_type=words.queue_type,
         keep=words.keep,
     )
 
@@ -76,6 +78,12 @@ def add_common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--subject", choices=sorted(SUBJECTS), default="umbel", help="the library (umbel)")
     parser.add_argument("--seconds", type=_positive, default=60.0, help="of load (60)")
     parser.add_argument("--rate", type=_positive, default=60.0, help="pieces of work sent a second (60)")
+    parser.add_argument(
+        "--queue-type",
+        choices=("classic", "quorum"),
+        default="classic",
+        help="of RabbitMQ's queues (classic)",
+    )
     parser.add_argument("--json", action="store_true", help="end with one JSON document on a line of its own")
 
 

@@ -95,7 +95,7 @@ def run(options: Options) -> dict[str, Any]:
         directory = options.keep or Path(ending.enter_context(tempfile.TemporaryDirectory(prefix="chaos-")))
         directory.mkdir(parents=True, exist_ok=True)
         directory = directory.resolve()
-        world = ending.enter_context(WORLDS[options.broker](durable=options.durable))
+        world = ending.enter_context(_world(options))
         clocks = Clocks(directory, shared=world.shares_clock)
         kinds = available(options.faults, clocks, world)
         crew = ending.enter_context(
@@ -115,6 +115,10 @@ def run(options: Options) -> dict[str, Any]:
         crew.start()
         _perform(Performance(stage, schedule), stage, options.seconds)
         return _judge(options, stage, len(schedule))
+
+
+def _world(options: Options) -> World:
+    return WORLDS[options.broker](durable=options.durable, queue_type=options.queue_type)
 
 
 def available(kinds: Sequence[str], clocks: Clocks, world: World) -> tuple[str, ...]:
@@ -246,6 +250,7 @@ def document(options: Options, stage: Stage, verdict: Verdict) -> dict[str, Any]
         "rate": options.rate,
         "every": options.every,
         "durable": options.durable,
+        "queue_type": options.queue_type if options.broker == "rabbitmq" else None,
         **figures,
         "holds": verdict.holds,
         "faults": dict(sorted(stage.done.items())),

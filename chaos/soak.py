@@ -77,7 +77,7 @@ def main(arguments: Sequence[str]) -> dict[str, Any]:
     words = parser.parse_args(arguments)
     with ExitStack() as ending:
         directory = Path(ending.enter_context(tempfile.TemporaryDirectory(prefix="soak-")))
-        world = ending.enter_context(WORLDS[words.broker](durable=True))
+        world = ending.enter_context(WORLDS[words.broker](durable=True, queue_type=words.queue_type))
         clocks = Clocks(directory, shared=world.shares_clock)
         crew = ending.enter_context(
             Crew(SUBJECTS[words.subject], world, clocks, directory, seed=1, rate=words.rate)

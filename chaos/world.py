@@ -16,12 +16,14 @@ from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Self
 
 import msgspec
+import redis
 
 from chaos.checker import Dead
 from chaos.workload import QUEUE
 from tests.support.proxy import TcpProxy
 from tests.support.rabbitmq import RabbitMqServer
-from tests.support.servers import RedisServer, ServerProcess
+from tests.support.sentinel import MASTER, Replicated
+from tests.support.servers import HOST, RedisServer, ServerProcess
 from umbel import Umbel
 from umbel.core.protocol import read_envelope
 from umbel.errors import DecodeError
@@ -68,7 +70,8 @@ class World(ABC):
     shares_clock: ClassVar[bool] = False
     has_disk = False  #: a small disk of its own, which can be filled
 
-    def __init__(self, *, durable: bool) -> None:
+    def __init__(self, *, durable: bool, queue_type: str = "classic") -> None:
+        self.queue_type = queue_type  #: of RabbitMQ's queues: classic or quorum
         self.directory = Path(tempfile.mkdtemp(prefix="chaos-"))
         self.durable = durable
         self.servers: dict[str, ServerProcess] = {}  #: "broker" and "backend", those that are processes
@@ -89,6 +92,10 @@ class World(ABC):
 
     def settings(self) -> dict[str, Any]:
         """What an application needs here."""
+        return self.transport()
+
+    def transport(self) -> dict[str, Any]:
+        """Of that, what the harness' own application needs too, to reach the broker."""
         return {}
 
     def versions(self) -> dict[str, str]:
@@ -120,6 +127,7 @@ class World(ABC):
             broker, backend = self.urls()
             # The harness' own eyes and hands: it sends poisons, and looks at what is left.
             self.app = Umbel("chaos-judge", broker=broker, backend=backend, set_as_current=False)
+            self.app.conf.update(self.transport())
             self._ending.callback(self.app.close)
         except BaseException:
             self._ending.close()
@@ -173,6 +181,75 @@ class RedisChaos(World):
         return {"redis": _redis_version(self._server)}
 
 
+class SentinelChaos(World):
+    """A Redis primary with two replicas, which three sentinels watch.
+
+    A message counts as sent when a replica has it too, and a primary that is alone takes nothing, as the documentation
+    advises. Clients hear from the sentinels where the primary is, so that no proxy can stand between.
+    """
+
+    name = "sentinel"
+
+    def start(self) -> None:
+        """Start all six."""
+        careful = ("--min-replicas-to-write", "1", "--min-replicas-max-lag", "10")
+        self._replicated = self._ending.enter_context(
+            Replicated(replicas=2, sentinels=3, server_options=careful)
+        )
+        self.servers["broker"] = self._replicated.servers[0]
+
+    def urls(self) -> tuple[str, str]:
+        """The sentinels', for both."""
+        url = ";".join(f"sentinel://{HOST}:{watcher.port}/0" for watcher in self._replicated.sentinels)
+        return url, url
+
+    def address(self, role: str) -> Address:
+        """There is nothing between."""
+        return Address(*self.urls())
+
+    def transport(self) -> dict[str, Any]:
+        """The primary's name, and how many replicas must have a message."""
+        named = {"master_name": MASTER}
+        return {
+            "broker_transport_options": {**named, "wait_for_replicas": 1},
+            "result_backend_transport_options": named,
+        }
+
+    def versions(self) -> dict[str, str]:
+        """Redis'."""
+        return {"redis": _redis_version(self._replicated.servers[0])}
+
+    def replicas(self) -> list[RedisServer]:
+        """Those that are not the primary now."""
+        return [server for server in self._replicated.servers if server is not self.servers["broker"]]
+
+    def promoted(self) -> RedisServer | None:
+        """The replica that is the primary in its own and in every sentinel's eyes, once there is one."""
+        for server in self.replicas():
+            with server.client() as client:
+                if client.info("replication")["role"] == "master" and self._is_known(server):
+                    return server
+        return None
+
+    def in_step(self) -> bool:
+        """Whether the primary has all of its replicas, and all that was confirmed is with them."""
+        primary = self.servers["broker"]
+        assert isinstance(primary, RedisServer)
+        count = len(self.replicas())
+        with primary.client() as client:
+            replication = client.info("replication")
+            online = [replication.get(f"slave{number}", {}).get("state") for number in range(count)]
+            return online == ["online"] * count and int(client.wait(count, 50)) == count
+
+    def _is_known(self, server: RedisServer) -> bool:
+        for watcher in self._replicated.sentinels:
+            with redis.Redis(host=HOST, port=watcher.port, protocol=2) as client:
+                known = client.sentinel_get_master_addr_by_name(MASTER)
+                if known is None or known[1] != server.port:
+                    return False
+        return True
+
+
 class RabbitChaos(World):
     """RabbitMQ for messages, a Redis server for results."""
 
@@ -207,7 +284,8 @@ class RabbitChaos(World):
     def settings(self) -> dict[str, Any]:
         """A dead peer is to be noticed within seconds."""
         durable = {} if self.durable else {"task_default_delivery_mode": "transient"}
-        return {"broker_heartbeat": HEARTBEAT, **durable}
+        typed = {"task_default_queue_type": self.queue_type} if self.queue_type != "classic" else {}
+        return {"broker_heartbeat": HEARTBEAT, **durable, **typed}
 
     def versions(self) -> dict[str, str]:
         """Both servers'."""
@@ -279,4 +357,6 @@ def _redis_version(server: RedisServer) -> str:
         return str(client.info("server")["redis_version"])
 
 
-WORLDS: dict[str, type[World]] = {world.name: world for world in (RedisChaos, RabbitChaos, SqliteChaos)}
+WORLDS: dict[str, type[World]] = {
+    world.name: world for world in (RedisChaos, SentinelChaos, RabbitChaos, SqliteChaos)
+}
