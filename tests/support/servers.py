@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import random
 import shutil
 import signal
 import socket
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 HOST = "127.0.0.1"  #: every private server listens on the loopback interface alone
+_LOWEST_PORT = 10_000  #: of those that are given to private servers
+_chance = random.SystemRandom()  #: tests begin with the same seed in several processes
 _ATTEMPTS = 5  #: another process may take a free port before the server does
 
 
@@ -221,8 +225,22 @@ class RedisServer(ServerProcess):
 
 
 def free_port() -> int:
-    """A port that no one listens on at this moment."""
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port that no one listens on at this moment, and that the system gives to no outgoing connection.
+
+    A server that is killed and started again finds such a port taken by somebody's connection now and then.
+    """
+    while True:
+        port = _chance.randrange(_LOWEST_PORT, _lowest_of_connections())
+        with socket.socket() as probe:
+            try:
+                probe.bind((HOST, port))
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE:
+                    raise
+                continue
+            return port
+
+
+def _lowest_of_connections() -> int:
+    """The first port that Linux gives to outgoing connections."""
+    return int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])

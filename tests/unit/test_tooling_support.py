@@ -14,7 +14,7 @@ import pytest
 from scripts import budgets
 from scripts.environments import ROOT
 from tests.support.processes import cpu_seconds, is_alive, pss_bytes, session, tree, wait_gone
-from tests.support.servers import RedisServer, ServerDiedError
+from tests.support.servers import RedisServer, ServerDiedError, free_port
 from tests.support.waiting import NeverHappenedError, wait_until, wait_until_async
 from tests.support.workers import WorkerProcess
 
@@ -170,3 +170,8 @@ def test_budgets_name_what_is_too_long_and_too_tangled(tmp_path: Path) -> None:
 def test_budgets_count_attribute_access_by_name() -> None:
     tree_of = ast.parse("getattr(a, 'b')\nsetattr(a, 'b', 1)\na.getattr()\n")
     assert list(budgets.dynamic_calls(tree_of)) == ["1: getattr()", "2: setattr()"]
+
+
+def test_a_server_that_comes_back_does_not_find_its_port_taken_by_a_connection() -> None:
+    first = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    assert all(1024 < free_port() < first for _ in range(50))
