@@ -3,7 +3,8 @@
 Each test prints its seed; ``FAULTS_SEED`` in the environment repeats it, ``FAULTS_ROUNDS`` has more of everything.
 
 AMQP has no step that publishes one message and ends another: what a worker passes on (the next attempt, a message that
-is not yet due) is published, confirmed, and then acknowledged. A connection that ends in between leaves both.
+is not yet due) is published, confirmed, and then acknowledged. A connection that ends in between leaves both, and both
+run when their time has come.
 """
 
 from __future__ import annotations
@@ -32,6 +33,11 @@ RATE = 150  #: tasks a second
 HEARTBEAT = 2  #: seconds
 BACK_WITHIN = 10.0  #: seconds from the return of the broker to tasks that run again
 SETTINGS = {"broker_heartbeat": HEARTBEAT, "broker_publish_timeout": 5, "worker_lease_duration": 5}
+
+
+def limit(rounds: int, each: float) -> pytest.MarkDecorator:
+    """How long a test may take: its rounds, and what is done before and after them."""
+    return pytest.mark.timeout(max(180.0, 90.0 + rounds * each))
 
 
 class RabbitArena(Arena):
@@ -110,14 +116,14 @@ def tell(arena: Arena) -> None:
     print(f"tasks run again {took:.1f} s after its return")
 
 
-@pytest.mark.timeout(120)
+@limit(ROUNDS, 20.0)
 def test_rabbitmq_is_killed(
     make_arena: Callable[..., RabbitArena], server: RabbitMqServer, queue_type: str
 ) -> None:
     arena = make_arena(server, task_default_queue_type=queue_type)
 
     def kill() -> None:
-        with arena.cut_off("rabbitmq", forgets=True):
+        with arena.cut_off("rabbitmq", forgets=True, doubles=True):
             server.kill9()
             server.restart()
             tell(arena)
@@ -127,7 +133,7 @@ def test_rabbitmq_is_killed(
     settle(arena)
 
 
-@pytest.mark.timeout(120)
+@limit(ROUNDS // 3, 30.0)
 def test_rabbitmq_is_frozen_for_longer_than_the_heartbeat(
     make_arena: Callable[..., RabbitArena], server: RabbitMqServer
 ) -> None:
@@ -145,7 +151,7 @@ def test_rabbitmq_is_frozen_for_longer_than_the_heartbeat(
     settle(arena)
 
 
-@pytest.mark.timeout(120)
+@limit(4 * ROUNDS, 5.0)
 def test_connections_are_closed_one_by_one(
     make_arena: Callable[..., RabbitArena], server: RabbitMqServer, queue_type: str
 ) -> None:
@@ -161,7 +167,7 @@ def test_connections_are_closed_one_by_one(
     settle(arena)
 
 
-@pytest.mark.timeout(120)
+@limit(3 * ROUNDS, 5.0)
 def test_connections_are_cut_in_the_middle_of_a_frame(
     make_arena: Callable[..., RabbitArena], server: RabbitMqServer
 ) -> None:
@@ -237,7 +243,7 @@ def _takes(arena: Arena) -> bool:
     return True
 
 
-@pytest.mark.timeout(180)
+@limit(ROUNDS // 3, 45.0)
 def test_a_node_of_a_cluster_is_killed(make_arena: Callable[..., RabbitArena]) -> None:
     """Quorum queues on three nodes: the leader dies, another leads, and the workers go there."""
     with RabbitMqCluster(f"heartbeat = {HEARTBEAT}") as cluster:
@@ -247,7 +253,7 @@ def test_a_node_of_a_cluster_is_killed(make_arena: Callable[..., RabbitArena]) -
             arena.pause(0.5, 1.0)
             victim = cluster.leader(QUEUE)
             arena.server = next(node for node in cluster.nodes if node is not victim)
-            with arena.cut_off("node", forgets=True):
+            with arena.cut_off("node", forgets=True, doubles=True):
                 victim.kill9()
                 tell(arena)
             victim.restart()

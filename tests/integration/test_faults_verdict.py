@@ -85,6 +85,21 @@ def test_what_was_settled_or_not_killed_may_not_run_again() -> None:
     )
 
 
+@pytest.mark.parametrize("kind", ["retry_early", "retry_late"])
+def test_the_next_attempt_may_be_there_twice_where_it_was_passed_on_under_a_fault(kind: str) -> None:
+    """Both copies may run long after the fault; the attempt before them is what it met."""
+    first = run(pid=9, began=99.0, ended=100.05)
+    copies = run(pid=9, attempt=1, began=108.0, ended=108.1), run(pid=9, attempt=1, began=109.0, ended=109.1)
+    cut = Fault("cut", since=100.0, until=101.0, host="w9", ends_pool=False, doubles=True)
+    assert judge(kind, first, *copies, fault=cut).wrong == []
+    atomic = Fault("frozen", since=100.0, until=101.0, host="w9", ends_pool=False)
+    assert "TWICE" in judge(kind, first, *copies, fault=atomic).wrong[0]
+    settled = run(pid=9, began=90.0, ended=90.5)
+    assert "TWICE" in judge(kind, settled, *copies, fault=cut).wrong[0]
+    elsewhere = run(pid=8, began=99.0, ended=100.05)
+    assert "TWICE" in judge(kind, elsewhere, *copies, fault=cut).wrong[0]
+
+
 def test_what_runs_again_says_so() -> None:
     assert "not marked" in judge("noop_late", run(), run(8, 101.0, 101.5)).wrong[0]
 

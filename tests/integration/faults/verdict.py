@@ -83,13 +83,25 @@ class Judge:
         attempts: dict[int, list[Run]] = {}
         for run in runs:
             attempts.setdefault(run.attempt, []).append(run)
-        for same in attempts.values():
+        for number, same in attempts.items():
             for earlier, later in itertools.pairwise(same):
-                self._judge_again(name, earlier, later)
+                fault = self._fault_under(earlier) or self._fault_at_sending(attempts, number)
+                self._judge_again(name, earlier, later, fault)
 
-    def _judge_again(self, name: str, earlier: Run, later: Run) -> None:
+    def _fault_at_sending(self, attempts: Mapping[int, Sequence[Run]], number: int) -> Fault | None:
+        """The fault that met an attempt while it was passed on, so that it is there twice, under one id.
+
+        Where no step does both, the next attempt is published first and the one before it ended then. It is published
+        a second time when the confirmation was lost, or when the one before ran again; both copies run when their time
+        has come, which may be long after the fault.
+        """
+        if number == 0:
+            return None
+        met = [fault for run in attempts.get(number - 1, ()) if (fault := self._fault_under(run)) is not None]
+        return next((fault for fault in met if fault.doubles), None)
+
+    def _judge_again(self, name: str, earlier: Run, later: Run, fault: Fault | None) -> None:
         found = self._found
-        fault = self._fault_under(earlier)
         if fault is None:
             found.wrong.append(f"{name} ran TWICE without a reason: {earlier}, {later}")
             return
