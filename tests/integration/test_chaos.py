@@ -25,7 +25,7 @@ from tests.support.workers import WorkerProcess
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(600)]
 
 SECONDS = "10"
-#: A restart as it should be takes RabbitMQ a quarter of a minute; a clock's jump is another file's.
+#: A clock's jump is another file's; restarts of RabbitMQ, a quarter of a minute each, are left to the long form.
 FAULTS = "all,-broker-restart,-clock"
 
 
@@ -63,6 +63,18 @@ def test_nothing_is_lost_or_stuck_or_done_twice_without_a_reason(broker: str, tm
     assert (status, found["holds"]) == (0, True), json.dumps(found, indent=1)
     assert found["confirmed"] > 20
     assert found["faults_total"] >= 4
+    assert found["lost"] == found["stuck"] == found["results_missing"] == found["chords_broken"] == 0
+
+
+@pytest.mark.redis
+def test_a_killed_primary_takes_nothing_that_was_confirmed_along(tmp_path: Path) -> None:
+    need("redis")
+    seed = os.environ.get("FAULTS_SEED", str(random.randrange(1_000_000)))
+    words = ["--broker", "sentinel", "--seed", seed, "--seconds", "6", "--every", "2", "--rate", "25"]
+    status, found = chaos(*words, "--faults", "failover,pool-kill", directory=tmp_path)
+    assert (status, found["holds"]) == (0, True), json.dumps(found, indent=1)
+    assert found["faults"]["failover"] >= 1
+    assert found["confirmed"] > 20
     assert found["lost"] == found["stuck"] == found["results_missing"] == found["chords_broken"] == 0
 
 

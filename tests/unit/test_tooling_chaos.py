@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,13 @@ import pytest
 from chaos import journal, options
 from chaos.checker import Checker, Dead, Evidence, Verdict
 from chaos.clocks import Clocks
+from chaos.crew import merged
 from chaos.excuses import EVERYBODY, Fault
 from chaos.faults import KINDS as FAULTS
 from chaos.journal import Records
 from chaos.schedule import plan
 from chaos.workload import KINDS, POISON_MARKS, expected
+from chaos.world import RabbitChaos
 
 KILL = Fault("worker-kill", since=100.0, until=100.1, pids=frozenset([7]), host="w7")
 CUT = Fault("cut", since=100.0, until=100.0, host=EVERYBODY, ends_pool=False)
@@ -247,6 +250,46 @@ def test_faults_are_named_by_kind_or_group_and_left_out_with_a_minus() -> None:
     without = parse("--broker", "rabbitmq", "--faults", "all,-clock,-poison").faults
     assert set(everything) - set(without) == {"clock", "segfault", "spin", "memory"}
     assert "cut" not in parse("--broker", "sqlite").faults
+    watched = set(parse("--broker", "sentinel").faults)
+    assert watched > {"failover", "failover-stop", "replica-kill", "worker-kill"}
+    assert watched.isdisjoint({"broker-kill", "cut"})  # no proxy stands between
+
+
+def test_the_type_of_rabbitmqs_queues_is_a_setting_of_the_run() -> None:
+    assert options.parse(["--broker", "rabbitmq"]).queue_type == "classic"
+    assert options.parse(["--broker", "rabbitmq", "--queue-type", "quorum"]).queue_type == "quorum"
+    with ExitStack() as ending:
+        world = RabbitChaos(durable=True, queue_type="quorum")
+        ending.push(world)
+        assert world.settings()["task_default_queue_type"] == "quorum"
+
+
+def test_settings_of_a_world_join_those_of_the_library() -> None:
+    ours = {"task_acks_late": True, "broker_transport_options": {"socket_timeout": 5}, "rate": 1}
+    more = {
+        "broker_transport_options": {"master_name": "m"},
+        "result_transport": {"master_name": "m"},
+        "rate": 2,
+    }
+    assert merged(ours, more) == {
+        "task_acks_late": True,
+        "broker_transport_options": {"socket_timeout": 5, "master_name": "m"},
+        "result_transport": {"master_name": "m"},
+        "rate": 2,
+    }
+
+
+def test_what_a_promoted_replica_may_have_forgotten_is_excused_and_nothing_else(log: Log) -> None:
+    forgotten = Fault("failover", 100.0, 102.0, host=EVERYBODY, ends_pool=False)
+    log.do_all(100, "plain", began=98.0, ended=99.5)
+    log.run(100, pid=8, began=103.0, ended=103.1)
+    assert log.judge(forgotten).holds
+    log.do_all(200, "plain", began=90.0, ended=95.0)
+    log.run(200, pid=8, began=103.0, ended=103.1)
+    found = log.judge(forgotten)
+    assert (found.duplicated, found.duplicates_unexplained) == (2, 1)
+    log.send(300, "plain")  # confirmed, and on no replica
+    assert log.judge(forgotten).lost == 1
 
 
 @pytest.mark.parametrize(
