@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 HOST = "127.0.0.1"  #: every private server listens on the loopback interface alone
 _LOWEST_PORT = 10_000  #: of those that are given to private servers
 _chance = random.SystemRandom()  #: tests begin with the same seed in several processes
+_START = (
+    90  #: seconds that a server may take to answer: a RabbitMQ node on a busy machine has needed more than 30
+)
 _ATTEMPTS = 5  #: another process may take a free port before the server does
 
 
@@ -111,7 +114,7 @@ class ServerProcess(ABC):
         """Start again on the same port with the same data, after ``kill9`` or while it runs (it is killed then)."""
         self.launch()
         wait_until(
-            self.is_up, timeout=30, what=lambda: f"{self.program} on port {self.port}:\n{self._log_end()}"
+            self.is_up, timeout=_START, what=lambda: f"{self.program} on port {self.port}:\n{self._log_end()}"
         )
         return self
 
