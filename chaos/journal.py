@@ -77,27 +77,64 @@ class Records:
         return [run for runs in self.runs.values() for run in runs if run.ended is None]
 
 
+class Reader:
+    """Reads the journals of a directory again and again while they grow, each time only what is new."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._seen = Records()
+        self._journals: dict[Path, _Journal] = {}
+
+    def records(self) -> Records:
+        """Everything that the journals say by now; what is read later changes nothing in it but the end of runs."""
+        for path in self._directory.glob("*.journal"):
+            journal = self._journals.setdefault(path, _Journal(path))
+            for words in journal.new_lines():
+                _enter(self._seen, journal.current, int(path.stem), words)
+        return self._copy()
+
+    def _copy(self) -> Records:
+        seen = self._seen
+        runs = {mark: sorted(each, key=lambda run: run.began) for mark, each in seen.runs.items()}
+        return Records(
+            dict(seen.tried),
+            dict(seen.confirmed),
+            dict(seen.confirmed_at),
+            dict(seen.awaited),
+            defaultdict(list, runs),
+            set(seen.hosts),
+            Counter(seen.counts),
+        )
+
+
+class _Journal:
+    """One process's file, and how far it has been read."""
+
+    def __init__(self, path: Path) -> None:
+        self.current: dict[tuple[int, int], Run] = {}
+        self._path = path
+        self._offset = 0
+
+    def new_lines(self) -> Iterator[list[str]]:
+        if self._path.stat().st_size == self._offset:
+            return
+        with self._path.open("rb") as file:
+            file.seek(self._offset)
+            for line in file:
+                if not line.endswith(b"\n"):  # half written at this moment
+                    break
+                self._offset += len(line)
+                yield line.decode().split()
+
+
 def read(directory: Path) -> Records:
-    """Read every journal of a directory, while they grow or afterwards."""
-    records = Records()
-    for path in directory.glob("*.journal"):
-        current: dict[tuple[int, int], Run] = {}
-        for words in _lines(path):
-            _enter(records, current, int(path.stem), words)
-    for runs in records.runs.values():
-        runs.sort(key=lambda run: run.began)
-    return records
+    """Read every journal of a directory."""
+    return Reader(directory).records()
 
 
 def size(directory: Path) -> int:
     """How many bytes there are by now: cheaper than reading, to see whether anything goes on."""
     return sum(path.stat().st_size for path in directory.glob("*.journal"))
-
-
-def _lines(path: Path) -> Iterator[list[str]]:
-    for line in path.read_text().splitlines(keepends=True):
-        if line.endswith("\n"):  # the last may be half written at this moment
-            yield line.split()
 
 
 def _enter(records: Records, current: dict[tuple[int, int], Run], pid: int, words: list[str]) -> None:

@@ -221,9 +221,15 @@ def test_what_was_never_sent_is_found(log: Log) -> None:
 
 
 def test_a_line_that_is_half_written_is_left_for_later(log: Log) -> None:
-    (log.directory / "1.journal").write_text("tried 1 plain\nconfirmed 1 id-")
-    assert (len(journal.read(log.directory).tried), journal.read(log.directory).confirmed) == (1, {})
-    assert isinstance(journal.read(log.directory), Records)
+    reader, file = journal.Reader(log.directory), log.directory / "1.journal"
+    file.write_text("tried 1 plain\nconfirmed 1 id-")
+    before = reader.records()
+    with file.open("a") as growing:
+        growing.write("x 2.5\nbegan 1 0 3.5 w 0\n")
+    assert (len(before.tried), before.confirmed, dict(before.runs)) == (1, {}, {})
+    assert reader.records().confirmed == {1: "id-x"}
+    assert reader.records() == journal.read(log.directory)
+    assert isinstance(before, Records)
 
 
 def test_the_same_seed_gives_the_same_schedule_of_every_kind() -> None:

@@ -71,6 +71,7 @@ class Arena:
             # Messages are lost with their workers here all the time, and that is not the messages' fault.
             "SETTINGS": json.dumps({"task_publish_retry": False, "task_quarantine_after": 0, **settings}),
         }
+        self._journals = journal.Reader(directory)
         self._numbers = count(1)
         self._running = ExitStack()
         self._producer: WorkerProcess | None = None
@@ -109,7 +110,7 @@ class Arena:
 
     def records(self) -> Records:
         """What the journals say so far."""
-        return journal.read(self.directory)
+        return self._journals.records()
 
     def pause(self, least: float, most: float) -> None:
         """Let the load go on for a random while: the moment of the next fault."""
