@@ -12,9 +12,11 @@ from umbel.brokers.amqp.delayed import (
     LEVELS,
     LONGEST,
     can_wait,
+    delay_by_eta,
     delay_message,
     delay_of,
     delayed_key,
+    due_here,
     due_of_headers,
     exchange_bindings,
     is_delay_key,
@@ -177,3 +179,27 @@ def test_what_is_due_soon_waits_with_who_fetches_it():
 )
 def test_the_instant_is_the_etas(eta, due):
     assert due_of_headers({"eta": eta}) == due
+
+
+@pytest.mark.parametrize("wrong", [0.0, 3600.0, -3600.0])
+def test_what_rabbitmq_has_waited_for_is_not_waited_for_again(wrong):
+    """The receiver's clock is ``wrong`` by so much: it waits for the fraction of a second that the levels leave."""
+    sent = delay_message(Outgoing("", "q", {"headers": {}}, b""), "q", due=1007.25, now=1000.0)
+    due = due_here(sent.properties["headers"], now=1007.0 + wrong)
+    assert due <= 1007.0 + wrong + 0.25
+    assert wrong or due == 1007.25
+
+
+@pytest.mark.parametrize("wrong", [0.0, 3600.0, -3600.0])
+def test_what_is_due_soon_is_held_for_no_longer_than_that(wrong):
+    eta = {"eta": "1970-01-01T01:00:03+00:00"}
+    message = Outgoing("", "q", {"headers": dict(eta)}, b"")
+    assert delay_by_eta(message, Destination("", "q", "q"), 3600.0, 5.0) is None
+    due = due_here(message.properties["headers"], now=3601.0 + wrong)
+    assert due <= 3601.0 + wrong + 3.0
+    assert wrong or due == 3603.0
+
+
+def test_what_was_sent_to_wait_without_saying_how_long_is_due_by_the_clock():
+    assert due_here({"umbel-due": 5000}, now=1.0) == 5.0
+    assert due_here({"eta": "1970-01-01T00:00:09+00:00"}, now=1.0) is None

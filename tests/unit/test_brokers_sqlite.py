@@ -22,6 +22,7 @@ from umbel.errors import BrokerConnectionError, BrokerError, PublishTimeout
 from umbel.results.sqlite import _BY_ID
 from umbel.stores.doorbell import MESSAGES, Doorbell, Ringer, topic_bits, wake_directory
 from umbel.stores.sqlite import Database, locate
+from umbel.stores.sqlite_clock import FileClock
 from umbel.testing.contracts.support import ShiftedClock, ids, message, send
 
 PLAN = FetchPlan(("q",))
@@ -316,3 +317,37 @@ def _is_ringing(bell: Doorbell) -> bool:
 
 def _count(database: Database, table: str) -> int:
     return database.read(lambda connection: connection.execute(f"SELECT count(*) FROM {table}").fetchone())[0]
+
+
+class TestClock:
+    def test_all_processes_have_one_clock_that_does_not_jump(self, path) -> None:
+        machine = ShiftedClock()
+        first, second = (Database(locate(f"sqlite:///{path}", {}), clock=FileClock(machine)) for _ in "ab")
+        first.read(lambda _: None)
+        machine.shift += 3600
+        second.read(lambda _: None)
+        assert first.clock.now() == pytest.approx(second.clock.now(), abs=0.5)
+        assert second.clock.now() == pytest.approx(machine.now() - 3600, abs=0.5)
+        first.close()
+        second.close()
+
+    def test_a_step_that_lasts_moves_it_for_everybody(self, path, monkeypatch) -> None:
+        machine = ShiftedClock()
+        first, second = (Database(locate(f"sqlite:///{path}", {}), clock=FileClock(machine)) for _ in "ab")
+        assert not first.look_at_clock()
+        machine.shift += 3600
+        assert not second.look_at_clock()
+        monkeypatch.setattr("umbel.core.clock.FOLLOW_AFTER", 0.0)
+        assert second.look_at_clock()
+        assert second.clock.now() == pytest.approx(machine.now(), abs=0.5)
+        assert first.look_at_clock()
+        assert first.clock.now() == pytest.approx(machine.now(), abs=0.5)
+        first.close()
+        second.close()
+
+    def test_whoever_asks_for_the_time_first_has_it_read(self, path) -> None:
+        broker = SqliteBroker.from_url(f"sqlite:///{path}", BrokerOptions())
+        assert broker.clock.ahead is None
+        assert broker.clock.now() == pytest.approx(time.time(), abs=5)
+        assert broker.clock.ahead is not None
+        broker.close()

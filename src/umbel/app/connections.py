@@ -110,7 +110,7 @@ class Connections:
             client = Client(broker, _outbox_maker(conf))
         client.told = tell_sent(app) if conf.task_send_sent_event else None
         backend = self.backend
-        calls = CallFactory(app.amqp.router, _publish_defaults(app))
+        calls = CallFactory(app.amqp.router, _publish_defaults(app), broker.clock.now)
         kept = backend.adapter if isinstance(backend, Backend) else backend
         expect = kept.expect if backend.stores_results else None
         return Sender(client, calls, app.identity, expect, app._result_handle)

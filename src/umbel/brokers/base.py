@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from umbel.core.bindings import Binding
     from umbel.core.causes import Losses
+    from umbel.core.clock import BrokerClock
     from umbel.core.destination import Destination
     from umbel.core.protocol import Envelope
     from umbel.core.records import Action, ChordEnd, DueChord, Publication, ResultRecord
@@ -68,12 +69,15 @@ class Delivery(msgspec.Struct):
 
     ``tag`` names it within the consumer's held set. ``redelivered`` is true when it may have been handed out before.
     """
+    ``due`` is the instant, by ``Consumer.now``, that the message's ``eta`` comes to, where the broker knows how much of
+    that has passed already; None: as the ``eta`` says.
 
     tag: bytes
     queue: str
     payload: bytes
     redelivered: bool = False
 
+    due: float | None = None
 
 class Disposition(msgspec.Struct):
     """How one delivery ends: the one atomic step that leaves nothing half done.
@@ -184,7 +188,7 @@ class Consumer(Protocol):
     identity: str
 
     def now(self) -> float:
-        """Epoch seconds by the clock that leases and delays go by: the broker's, the machine's where it has none."""
+        """Epoch seconds by the clock that leases and delays go by, ``Broker.clock``."""
 
     async def open(self) -> None:
         """Connect and take out the lease. After a lost connection, call it again: it builds everything anew."""
@@ -275,6 +279,9 @@ class Broker(Protocol):
         Costs no round trip: the connections made through this object put the bindings in place, a consumer whenever it
         connects, a publisher before what it sends to their exchanges. Safe to repeat, and cheap. Bindings of other
         types are passed over, and all of them without ``capabilities.bindings``. Nothing takes a binding back: it lasts
+    #: The clock that leases and delays go by: the server's as far as it has told. A broker that tells no time has the
+    #: machine's, which its consumers keep steady. Countdowns are counted from it.
+    clock: BrokerClock
         as long as the store.
 
         ``queues`` are for ``capabilities.definitions``, other brokers pass them over: a queue's definition wins over

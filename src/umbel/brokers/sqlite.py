@@ -64,6 +64,7 @@ class SqliteBroker:
         self._clock = clock
         self._database = self._connect()
         self._dead = DeadLetters(self._database, options)
+        self.clock = self._database.clock
         self._consumers: WeakSet[SqliteConsumer] = WeakSet()
         self._declared = Bindings()
 
@@ -95,6 +96,7 @@ class SqliteBroker:
     def consumer(self, identity: str, lease: float) -> SqliteConsumer:
         database = self._connect()
         bindings = BindingTable(database, self._declared)
+        database.clock = self.clock  # that of programs' publishers and consumers is one
         consumer = SqliteConsumer(database, identity, lease, self.options, bindings)
         self._consumers.add(consumer)
         return consumer

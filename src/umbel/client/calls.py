@@ -16,6 +16,8 @@ from umbel.core.times import instant, seconds, seconds_until
 from umbel.execution.context import context_of, current, current_worker_task
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from umbel.core.routing import Route, Router
     from umbel.execution.context import Context
 
@@ -55,11 +57,14 @@ class PublishDefaults(NamedTuple):
 
 
 class CallFactory:
-    """Makes calls under one state of an application's settings."""
+    """Makes calls under one state of an application's settings; ``now`` is the broker's clock."""
 
-    def __init__(self, router: Router, defaults: PublishDefaults) -> None:
+    def __init__(
+        self, router: Router, defaults: PublishDefaults, now: Callable[[], float] = time.time
+    ) -> None:
         self.router = router
         self.defaults = defaults
+        self._now = now
 
     def make(
         self,
@@ -154,7 +159,7 @@ class CallFactory:
     def _set_times(self, call: Call, eta: Any, countdown: Any, expires: Any) -> None:
         if not (eta or countdown or expires is not None):
             return
-        now, timezone = time.time(), self.defaults.timezone
+        now, timezone = self._now(), self.defaults.timezone
         if countdown:
             call.eta = instant(countdown, now, timezone, "countdown").isoformat()
         elif eta:

@@ -198,7 +198,7 @@ class Reporter:
         publication = self._app.prepare(retry.sig)
         # The message's own word, so that the broker releases it when the worker that takes it will want to run it.
         eta = peek(publication.payload).eta
-        due = time() if eta is None else parse_timestamp(eta)
+        due = self._app.broker.clock.now() if eta is None else parse_timestamp(eta)
         if publication.destination.queue == queue:
             report.action, report.payload, report.due = "retry_later", publication.payload, due
         else:

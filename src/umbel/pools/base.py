@@ -34,7 +34,8 @@ class Work(msgspec.Struct, array_like=True):
     plan (``DueChord.body``) is the payload. ``told`` asks for what monitors are shown of the end. With ``runs_on`` the
     process may begin at once, under the same number, the one job that follows this one (``JobRunner.follow``). After
     ``begin_by`` (``boot_seconds``; 0 for never) another worker may have the job: the process does not begin it any more
-    and reports it as ``NOT_BEGUN``, whoever stood still meanwhile.
+    and reports it as ``NOT_BEGUN``, whoever stood still meanwhile. ``ahead`` is where the broker's clock stands
+    (``BrokerClock.ahead``).
     """
 
     seq: int
@@ -49,6 +50,7 @@ class Work(msgspec.Struct, array_like=True):
     told: bool = False
     runs_on: bool = False
     begin_by: float = 0.0
+    ahead: float | None = None
 
 
 #: The state that a job is reported with which was too late to begin.

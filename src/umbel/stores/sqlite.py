@@ -26,10 +26,11 @@ from urllib.parse import parse_qsl, unquote
 
 import msgspec
 
-from umbel.core.clock import SystemClock
+from umbel.core.clock import BrokerClock
 from umbel.errors import BrokerConnectionError, ImproperlyConfigured, OperationalError
 from umbel.stores import sqlite_chords
 from umbel.stores.doorbell import RESULTS, Ringer, topic_bits, wake_directory
+from umbel.stores.sqlite_clock import FileClock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -54,8 +55,8 @@ _VACUUM_PAGES: Final = 2048
 _BUSY_CODES: Final = frozenset({5, 6})
 
 #: Of the schema, which only ever gets more tables: 2 has broadcasts, 3 bindings, 4 groups and chords, 5 revoked ids,
-#: 6 what led to dead letters, and what had begun when it was lost.
-_VERSION: Final = 6
+#: 6 what led to dead letters, and what had begun when it was lost, 7 a clock, 8 revoked stamps.
+_VERSION: Final = 8
 _SCHEMA: Final = Path(__file__).with_name("sqlite.sql")
 
 
@@ -113,13 +114,16 @@ class Database:
         self,
         location: Location,
         *,
-        clock: Clock | None = None,
+        clock: Clock | BrokerClock | None = None,
         dead_letter_expires: float | None = None,
         dead_letter_limit: int | None = None,
         failure: type[OperationalError] = BrokerConnectionError,
     ) -> None:
         self.location = location
-        self.clock = clock or SystemClock()
+        if clock is None:
+            clock = FileClock()
+            clock.open = self.look_at_clock
+        self.clock = clock if isinstance(clock, BrokerClock) else BrokerClock(clock)
         self.ringer = Ringer(wake_directory(location.path))
         self._dead_letter_expires = dead_letter_expires
         self._dead_letter_limit = -1 if dead_letter_limit is None else dead_letter_limit
@@ -146,7 +150,15 @@ class Database:
         if time.monotonic() >= self._next_prune:
             self._next_prune = inf  # until this one is over, for other threads
             self._next_prune = time.monotonic() + (_PRUNE_AGAIN if self.prune() else _PRUNE_EVERY)
+            self.look_at_clock()
         return result
+
+    def look_at_clock(self) -> bool:
+        """Compare the file's clock with the machine's; says whether it has moved."""
+        clock = self.clock
+        if not isinstance(clock, FileClock):
+            return False  # one that was given is right as it is
+        return self._use(clock.look, PATIENCE, self._failure)
 
     def _use(
         self, work: Callable[[sqlite3.Connection], T], timeout: float, late: type[OperationalError]
@@ -168,6 +180,8 @@ class Database:
     def _connected(self, process: _Process) -> sqlite3.Connection:
         if process.connection is None:
             process.connection = _connect(self.location)
+            if isinstance(self.clock, FileClock):
+                self.clock.look(process.connection)
             self.ringer.open()
         return process.connection
 

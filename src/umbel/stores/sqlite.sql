@@ -73,6 +73,19 @@ CREATE TABLE IF NOT EXISTS revoked (
     gone_at REAL NOT NULL
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS revoked_gone_at ON revoked (gone_at);
+-- Stamps by which tasks are revoked, as text.
+CREATE TABLE IF NOT EXISTS revoked_stamps (
+    stamp   TEXT PRIMARY KEY,
+    gone_at REAL NOT NULL
+) WITHOUT ROWID;
+
+-- What instants are counted by, see sqlite_clock.py: seconds ahead of the time since the machine was started as ``boot``.
+CREATE TABLE IF NOT EXISTS clock (
+    boot  TEXT PRIMARY KEY,
+    ahead REAL NOT NULL,
+    seen  REAL NOT NULL,                           -- where the machine's clock stood at the last look
+    since REAL                                     -- since when it has differed from ahead
+) WITHOUT ROWID;
 
 CREATE TABLE IF NOT EXISTS results (
     id       INTEGER PRIMARY KEY AUTOINCREMENT, -- grows with each change, so that waiters can read what is new

@@ -46,11 +46,13 @@ def admit(
     revoked: Container[str],
     rate_delay: Callable[[str, float], float] | None = None,
     revoked_stamps: RevokedStamps | None = None,
+    due: float | None = None,
 ) -> Admission:
     """Decide about one job whose task is known here.
 
     ``rate_delay(task, now)`` answers how many seconds the task's rate limit asks to wait; None when no task here has
-    a limit, or the job has waited already.
+    a limit, or the job has waited already. ``due`` is what the broker says in place of the message's eta
+    (``Delivery.due``).
     """
     if header.id in revoked or (revoked_stamps and revoked_stamps.matching(header.stamps)):
         return Drop("revoked")
@@ -59,11 +61,16 @@ def admit(
     try:
         if header.expires is not None and parse_timestamp(header.expires) < now:
             return Drop("expired")
-        if header.eta is not None and (due := parse_timestamp(header.eta)) > now:
-            return Hold(due)
+        if header.eta is not None and (until := _due(header.eta, due)) > now:
+            return Hold(until)
     except ValueError as error:
         return Drop("invalid", f"eta {header.eta!r} or expires {header.expires!r}: {error}")
     return _within_rate(header, now, rate_delay)
+
+
+def _due(eta: str, told: float | None) -> float:
+    """The instant that an eta comes to, which the broker may have ``told`` (``Delivery.due``). Raises ValueError."""
+    return parse_timestamp(eta) if told is None else told
 
 
 def _within_rate(header: Header, now: float, rate_delay: Callable[[str, float], float] | None) -> Admission:

@@ -22,6 +22,7 @@ from umbel.worker.vetting import Vetting
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
 
+    from umbel.core.clock import BrokerClock
     from umbel.core.protocol import Header
     from umbel.execution.job import RunnableTask
     from umbel.pools.base import Pool
@@ -75,7 +76,7 @@ class Intake:
         lease_until: Callable[[], float],
         runs_on: bool,
         options: WorkerOptions,
-        now: Callable[[], float],
+        clock: BrokerClock,
     ) -> None:
         self.plan = plan
         self._link = link
@@ -98,7 +99,8 @@ class Intake:
         self._multiplier = options.prefetch_multiplier
         self._park_after = options.park_after
         self._limits = (options.time_limit, options.soft_time_limit)
-        self._now = now
+        self._clock = clock
+        self._now = clock.now
         self._ready: deque[Job] = deque()
         self._vetting = Vetting(link, refusals, ledger, self._vetted)
         self._room_event = asyncio.Event()
@@ -166,6 +168,16 @@ class Intake:
         with self._narrator.batch():
             self._take_in(Delivery(b"", queue, payload), self._now(), copy=True)
         self.dispatch()
+
+    def drop_revoked(self, deliveries: Sequence[Delivery]) -> None:
+        """End messages that were taken out of queues because their tasks are revoked."""
+        with self._narrator.batch():
+            for delivery in deliveries:
+                job = self._read(delivery)
+                if job is not None:
+                    self._narrator.received(job, will_run=False)
+                    self._ledger.pop(job.seq)
+                    self._refusals.dropped(job, "revoked", "")
 
     def _take_in(self, delivery: Delivery, now: float, *, copy: bool = False) -> None:
         try:
@@ -337,7 +349,7 @@ class Intake:
 
     def _admit(self, job: Job, now: float, *, first: bool = True) -> None:
         rate_delay = None if job.paced or not self._rates else self._rate_delay
-        decision = admit(job.header, now, self._revoked, rate_delay, self._revoked_stamps)
+        decision = admit(job.header, now, self._revoked, rate_delay, self._revoked_stamps, job.delivery.due)
         far = isinstance(decision, Hold) and (decision.until - now > self._park_after or self._holding.full())
         if isinstance(decision, Hold) and far and not job.acked:
             # The worker that takes it when it is due says that it was received.
@@ -385,6 +397,7 @@ class Intake:
             soft_time_limit=soft,
             runs_on=brief and not (hard or soft) and self._may_run_on(),
             begin_by=0.0 if job.acked else until,
+            ahead=self._clock.ahead,
         )
 
     def _may_run_on(self) -> bool:

@@ -150,7 +150,7 @@ class Parts:
             lease_until=lambda: self.leases.until,
             runs_on=self._app.broker.capabilities.keeps and self.pool.runs_on,
             options=self._options,
-            now=self.link.consumer.now,
+            clock=self._app.broker.clock,
         )
 
     @cached_property

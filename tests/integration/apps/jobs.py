@@ -63,6 +63,23 @@ def note(self: Any, mark: object) -> object:
 
 
 @app.task
+def chime(mark: object) -> None:
+    """Say when it is, by a clock that no test shifts."""
+    write("chime", mark, time.monotonic())
+
+
+@app.task(bind=True, acks_late=True)
+def twice(self: Any, mark: object, countdown: float) -> None:
+    """Send what is due after a time, and come again after that time."""
+    if self.request.retries:
+        write("again", mark, time.monotonic())
+        return
+    write("once", mark, time.monotonic())
+    chime.apply_async((mark,), countdown=countdown)
+    raise self.retry(countdown=countdown)
+
+
+@app.task
 def nothing(mark: object) -> object:
     return mark
 

@@ -24,6 +24,8 @@ from umbel.brokers.amqp.sending import Sender
 from umbel.brokers.amqp.subscription import AmqpSubscription
 from umbel.brokers.amqp.topology import MissingQueues, Topology
 from umbel.brokers.base import Capabilities
+from umbel.core.clock import SteadyClock
+from umbel.core.destination import Destination
 from umbel.stores.amqp import requests
 from umbel.stores.amqp.address import parse_addresses, warn_unknown
 from umbel.stores.amqp.failover import Failover
@@ -74,6 +76,7 @@ class AmqpBroker:
     )
 
     def __init__(self, url: str, options: BrokerOptions) -> None:
+        self.clock = SteadyClock()
         self._options = options
         addresses, rest = parse_addresses(
             url,
@@ -94,6 +97,7 @@ class AmqpBroker:
             MissingQueues(
                 options.missing_queue_type, options.missing_exchange_type, options.queue_max_priority
             ),
+            self.clock,
             options.delayed_queue_type,
         )
         self._publishers: WeakSet[AmqpPublisher] = WeakSet()
@@ -132,7 +136,9 @@ class AmqpBroker:
     def consumer(self, identity: str, lease: float) -> AmqpConsumer:
         """A consumer whose lease lasts ``lease`` seconds from each renewal."""
         sender = Sender(self._failover, self._topology, self._options.dead_letter_limit)
-        return AmqpConsumer(identity, lease, self._failover, self._topology, sender, self._options)
+        return AmqpConsumer(
+            identity, lease, self._failover, self._topology, sender, self._options, self.clock
+        )
 
     def subscriber(self, exchange: str, routing_key: str = "", exchange_type: str = "fanout") -> Subscription:
         """A queue of its own, gone with its connection."""

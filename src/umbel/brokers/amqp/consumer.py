@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from typing import TYPE_CHECKING, Any, Final
 
 from umbel.brokers.amqp.dead import DEAD_EXCHANGE
@@ -23,6 +22,7 @@ from umbel.brokers.amqp.supply import OpenTags, Supply
 from umbel.brokers.amqp.translations import PayloadReader
 from umbel.brokers.base import Delivery
 from umbel.brokers.turns import rotate
+from umbel.core.clock import SteadyClock
 from umbel.errors import BrokerConnectionError, BrokerError
 from umbel.stores.amqp.faults import ChannelClosedError
 from umbel.stores.amqp.link import open_link
@@ -62,8 +62,10 @@ class AmqpConsumer:
         topology: Topology,
         sender: Sender,
         options: BrokerOptions,
+        clock: SteadyClock | None = None,
     ) -> None:
         self.identity = identity
+        self._clock = clock or SteadyClock()
         self._lease = lease
         self._failover = failover
         self._topology = topology
@@ -97,12 +99,13 @@ class AmqpConsumer:
                 self._link = await open_link(self._failover)
             channel = await self._link.channel()
             self._tags = OpenTags()
-            self._channel, self._supply = channel, Supply(channel, self._tags)
+            self._channel, self._supply = channel, Supply(channel, self._tags, self.now)
             self._generation += 1
             channel.on_closed(self._lost)
             self._placing = Placing(self._link, self._topology)
             await self._placing.everything()
             await self._placing.take(receiving(self._topology, self._topology.delayed_queue_type))
+        self._clock.look()
         self._renewed_at = asyncio.get_running_loop().time()
         self._watch()
 
@@ -198,7 +201,7 @@ class AmqpConsumer:
                 payload = payload_of(each)
             else:
                 payload = self._payloads.read(delivered)
-            deliveries.append(Delivery(tag, each.queue, payload, again))
+            deliveries.append(Delivery(tag, each.queue, payload, again, each.due))
         return deliveries
 
     def _give_up_waiting(self) -> None:
@@ -252,7 +255,7 @@ class AmqpConsumer:
         publications = [publication for disposition in batch for publication in disposition.publish]
         refused = await self._sender.place(publications) if publications else {}
         work = Batch(
-            time.time(),
+            self.now(),
             self._sender.compose,
             refused,
             self._has_dead_letter_exchange,
@@ -334,12 +337,13 @@ class AmqpConsumer:
     # The lease.
 
     def now(self) -> float:
-        """The machine's time: RabbitMQ does not tell its own."""
-        return time.time()
+        """The machine's time, kept steady: RabbitMQ does not tell its own."""
+        return self._clock.now()
 
     async def renew(self) -> None:
         """Say that this worker lives. What it holds is its own as long as its connection holds."""
         self._connected()
+        self._clock.look()
         self._renewed_at = asyncio.get_running_loop().time()
 
     def _watch(self) -> None:

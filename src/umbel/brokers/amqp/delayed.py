@@ -19,7 +19,7 @@ import math
 import re
 from typing import TYPE_CHECKING, Final
 
-from umbel.brokers.amqp.messages import DUE, EXCHANGE, ROUTING_KEY, set_aside_expiration
+from umbel.brokers.amqp.messages import DUE, EXCHANGE, REST, ROUTING_KEY, set_aside_expiration
 from umbel.core.times import parse_timestamp
 from umbel.stores.amqp import requests
 from umbel.stores.amqp.faults import NOT_FOUND, PRECONDITION_FAILED, ChannelClosedError
@@ -173,6 +173,22 @@ def due_of_headers(headers: Mapping[str, Any]) -> float | None:
         return None
 
 
+def due_here(headers: Mapping[str, Any], now: float) -> float | None:
+    """The instant, by the clock that says it is ``now``, that a message has still to wait for; None: nobody wrote it.
+
+    Never longer than what was left when it was sent and has not been waited for: the sender's clock may be wrong, or
+    this one, and what RabbitMQ has measured is not waited for again.
+    """
+    due, rest = headers.get(DUE), headers.get(REST)
+    at = due / 1000 if isinstance(due, int) else None
+    if not isinstance(rest, int):
+        return at
+    if at is None:
+        at = due_of_headers(headers)
+    longest = now + rest / 1000
+    return longest if at is None else min(at, longest)
+
+
 def can_wait(destination: Destination) -> bool:
     """Whether a message may go to its destination by way of the levels.
 
@@ -190,12 +206,16 @@ def delay_by_eta(message: Outgoing, to: Destination, now: float, patience: float
 
     Its destination must have its bindings.
     """
-    due = due_of_headers(message.properties["headers"])
-    if due is None or due - now <= patience or not delay_of(due, now) or not can_wait(to):
+    headers = message.properties["headers"]
+    due = due_of_headers(headers)
+    if due is None:
+        return None
+    if due - now <= patience or not delay_of(due, now) or not can_wait(to):
+        headers[REST] = _milliseconds(due - now)
         return None
     if to.queue is not None:
         return delay_message(message, to.queue, due, now)
-    return _through_levels(message, to.exchange, to.routing_key, due, delay_of(due, now))
+    return _through_levels(message, to.exchange, to.routing_key, due, now)
 
 
 def delay_message(message: Outgoing, queue: str, due: float, now: float) -> Outgoing:
@@ -205,16 +225,23 @@ def delay_message(message: Outgoing, queue: str, due: float, now: float) -> Outg
     """
     seconds = delay_of(due, now)
     if seconds and len(queue.encode()) + 2 * LEVELS <= _LONGEST_KEY:
-        return _through_levels(message, "", queue, due, seconds)
-    headers = {**message.properties["headers"], DUE: math.ceil(due * 1000)}
+        return _through_levels(message, "", queue, due, now)
+    way = {DUE: math.ceil(due * 1000), REST: _milliseconds(due - now)}
+    headers = {**message.properties["headers"], **way}
     return message._replace(properties={**message.properties, "headers": headers})
 
 
-def _through_levels(message: Outgoing, exchange: str, key: str, due: float, seconds: int) -> Outgoing:
+def _through_levels(message: Outgoing, exchange: str, key: str, due: float, now: float) -> Outgoing:
     properties = set_aside_expiration(message.properties)
-    way = {DUE: math.ceil(due * 1000), EXCHANGE: exchange, ROUTING_KEY: key}
+    seconds = delay_of(due, now)
+    rest = _milliseconds(due - now - seconds)
+    way = {DUE: math.ceil(due * 1000), REST: rest, EXCHANGE: exchange, ROUTING_KEY: key}
     return message._replace(
         exchange=ENTRY,
         routing_key=delayed_key(seconds, key),
         properties={**properties, "headers": {**properties["headers"], **way}},
     )
+
+
+def _milliseconds(seconds: float) -> int:
+    return max(math.ceil(seconds * 1000), 0)

@@ -36,12 +36,15 @@ EXCHANGE: Final = "umbel-exchange"
 ROUTING_KEY: Final = "umbel-routing-key"
 #: When a delayed message is due, in epoch milliseconds; the topology of delayed messages knows whole seconds.
 DUE: Final = "umbel-due"
+#: Milliseconds of the delay that were left when it was sent, and are not waited for in that topology: for those whose
+#: clock is another than the sender's. The name begins as that of ``DUE``, so that one look tells of both.
+REST: Final = "umbel-due-rest"
 #: Why and when a message was given up.
 REASON: Final = "umbel-reason"
 DIED_AT: Final = "umbel-died-at"
 #: What led to that: JSON, as ``core.causes.write_cause`` has it.
 CAUSE: Final = "umbel-cause"
-OURS: Final = frozenset({RAW, HEADERS, PROPERTIES, EXCHANGE, ROUTING_KEY, DUE, REASON, DIED_AT, CAUSE})
+OURS: Final = frozenset({RAW, HEADERS, PROPERTIES, EXCHANGE, ROUTING_KEY, DUE, REST, REASON, DIED_AT, CAUSE})
 
 #: What RabbitMQ writes into the headers of a message. Sent along with a new one it would look like a cycle, and a
 #: message that goes round in a cycle is dropped.

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from umbel.brokers.amqp.dead import bury
 from umbel.brokers.amqp.delayed import DELIVERY, delay_message, without_delay
-from umbel.brokers.amqp.messages import DELAYED_PREFIX, from_wire, to_wire
+from umbel.brokers.amqp.messages import DELAYED_PREFIX, REST, from_wire, to_wire
 from umbel.brokers.lost import tell_lost
 from umbel.brokers.redelivery import mark_redelivered
 from umbel.core.bindings import no_queue_bound
@@ -130,11 +130,11 @@ class Batch:
             case "requeue":
                 step.front = disposition.front and disposition.payload is None
                 if not step.front:
-                    step.messages.append(self._again(queue, _payload(disposition, taken), repeat=True))
+                    step.messages.append(self._again(taken, _payload(disposition, taken), repeat=True))
             case "retry_later" if disposition.due <= self._now and disposition.payload is None:
                 step.front = True
             case "retry_later":
-                again = self._again(queue, _payload(disposition, taken), repeat=False)
+                again = self._again(taken, _payload(disposition, taken), repeat=False)
                 step.messages.append(delay_message(again, queue, disposition.due, self._now))
                 self.delays.add(queue)
             case "dead_letter":
@@ -143,9 +143,11 @@ class Batch:
                     payload = _payload(disposition, taken)
                     step.messages.append(self._bury(queue, payload, disposition.reason, disposition.cause))
 
-    def _again(self, queue: str, payload: bytes, *, repeat: bool) -> Outgoing:
+    def _again(self, taken: Taken, payload: bytes, *, repeat: bool) -> Outgoing:
         properties, body = to_wire(mark_redelivered(payload) if repeat else payload)
-        return Outgoing("", queue, properties, body)
+        if repeat and taken.due is not None:
+            properties["headers"][REST] = 0  # it has waited, whatever the clock says of whoever takes it next
+        return Outgoing("", taken.queue, properties, body)
 
     def _bury(self, queue: str, payload: bytes, reason: str, cause: Cause | None) -> Outgoing:
         self.dead_queues.add(queue)

@@ -12,18 +12,18 @@ from __future__ import annotations
 
 import asyncio
 import heapq
-import time
 from bisect import bisect
 from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
+from umbel.brokers.amqp.delayed import due_here
 from umbel.brokers.amqp.messages import DUE
 from umbel.brokers.turns import take_turns
 from umbel.stores.amqp import requests
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from umbel.stores.amqp.link import Channel, Delivered
 
@@ -58,9 +58,11 @@ class Stream:
 class Taken:
     """A message that came and is not settled."""
 
-    __slots__ = ("delivered", "queue", "stream")
+    __slots__ = ("delivered", "due", "queue", "stream")
 
     def __init__(self, queue: str, delivered: Delivered, stream: Stream | None) -> None:
+        #: The instant before which it must not run, where we wrote that beside its ``eta``.
+        self.due: float | None = None
         self.queue = queue
         self.delivered = delivered
         self.stream = stream
@@ -120,8 +122,9 @@ class OpenTags:
 class Supply:
     """The arrivals of one channel. One fetch at a time; ``taken`` messages are the caller's to settle."""
 
-    def __init__(self, channel: Channel, tags: OpenTags) -> None:
+    def __init__(self, channel: Channel, tags: OpenTags, now: Callable[[], float]) -> None:
         self._channel = channel
+        self._now = now
         self._tags = tags
         self._loop = asyncio.get_running_loop()
         self._arrived: dict[str, deque[Taken]] = {}
@@ -182,7 +185,7 @@ class Supply:
 
     def _bring_due(self) -> None:
         """What came early and is due now goes before what has arrived."""
-        now = time.time()
+        now = self._now()
         due = []
         while self._early and self._early[0][0] <= now:
             due.append(heapq.heappop(self._early)[2])
@@ -192,16 +195,21 @@ class Supply:
 
     def until_due(self) -> float:
         """Seconds until something that is here becomes due; infinity when nothing does."""
-        return max(self._early[0][0] - time.time(), 0.0) if self._early else float("inf")
+        return max(self._early[0][0] - self._now(), 0.0) if self._early else float("inf")
 
     def _arrive(self, queue: str, stream: Stream | None, delivered: Delivered) -> None:
         taken = Taken(queue, delivered, stream)
         self._tags.add(delivered.tag)
         if stream is not None:
             stream.out += 1
-        due = delivered.properties["headers"].get(DUE) if delivered.may_have(_DUE) else None
-        if isinstance(due, int) and due / 1000 > time.time():
-            heapq.heappush(self._early, (due / 1000, delivered.tag, taken))
+        is_early = False
+        if delivered.may_have(_DUE):
+            headers, now = delivered.properties["headers"], self._now()
+            taken.due = due_here(headers, now)
+            # What was not sent to wait goes on at once, to be held where the worker can be asked for it.
+            is_early = taken.due is not None and taken.due > now and DUE in headers
+        if taken.due is not None and is_early:
+            heapq.heappush(self._early, (taken.due, delivered.tag, taken))
         else:
             line = self._arrived.get(queue)
             if line is None:

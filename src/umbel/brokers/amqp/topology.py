@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 import threading
-import time
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -25,6 +24,7 @@ from umbel.brokers.amqp.delayed import (
 from umbel.brokers.amqp.messages import to_wire
 from umbel.brokers.amqp.translations import PayloadWriter
 from umbel.core.bindings import no_queue_bound
+from umbel.core.clock import BrokerClock
 from umbel.core.topology import BindingDefinition, ExchangeDefinition, QueueDefinition, define_bindings
 from umbel.errors import BrokerError
 from umbel.stores.amqp import requests
@@ -70,8 +70,15 @@ class MissingQueues(msgspec.Struct, frozen=True):
 class Topology:
     """Everything declared. Safe for use by several threads: a change replaces the tables, and raises ``version``."""
 
-    def __init__(self, missing: MissingQueues | None = None, delayed_queue_type: str = "quorum") -> None:
+    def __init__(
+        self,
+        missing: MissingQueues | None = None,
+        delayed_queue_type: str = "quorum",
+        clock: BrokerClock | None = None,
+    ) -> None:
         self._missing = missing or MissingQueues()
+        #: What delays are counted by.
+        self.clock = clock or BrokerClock()
         #: Of the queues in which delayed messages wait: ``classic`` or ``quorum``.
         self.delayed_queue_type = delayed_queue_type
         self._lock = threading.Lock()
@@ -208,7 +215,7 @@ class Placed:
         if not queues:
             return message
         patience = SHORTEST if any(map(_is_quorum, queues)) else WITH_WORKER
-        delayed = delay_by_eta(message, to, time.time(), patience)
+        delayed = delay_by_eta(message, to, self._topology.clock.now(), patience)
         if delayed is None:
             return message
         if to not in self._delays:

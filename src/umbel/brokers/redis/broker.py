@@ -23,6 +23,9 @@ from umbel.brokers.redis.routing import Routes
 from umbel.brokers.redis.subscription import make_subscription
 from umbel.core.bindings import Bindings
 from umbel.core.protocol import pack_kombu
+from umbel.core.clock import BrokerClock
+from umbel.core.destination import Destination
+from umbel.core.ids import new_id
 from umbel.errors import BrokerConnectionError
 from umbel.stores.redis.address import parse_address
 from umbel.stores.redis.blocking import LinkPool
@@ -77,7 +80,13 @@ class RedisBroker:
         self._address, rest = parse_address(
             url, options.transport, options.use_ssl, options.connect_timeout, options.failover_strategy
         )
-        self._layout = make_layout(rest, self._address.db)
+        self._set_up(options, address, make_layout(rest, address.db))
+
+    def _set_up(self, options: BrokerOptions, address: Address, layout: Layout) -> None:
+        self._options = options
+        self.clock = BrokerClock()
+        self._address = address
+        self._layout = layout
         self._routes = Routes(self._layout)
         self._pool = LinkPool(self._address, limit=1)
         self._declared = Bindings()
@@ -112,7 +121,9 @@ class RedisBroker:
 
     def consumer(self, identity: str, lease: float) -> RedisConsumer:
         """A consumer whose lease lasts ``lease`` seconds from each renewal."""
-        return RedisConsumer(identity, lease, self._address, self._layout, self._options, self._declared)
+        return RedisConsumer(
+            identity, lease, self._address, self._layout, self._options, self._declared, self.clock
+        )
 
     def subscriber(self, exchange: str, routing_key: str = "", exchange_type: str = "fanout") -> Subscription:
         """Listens to a channel, or as a queue of its own bound to a direct exchange."""

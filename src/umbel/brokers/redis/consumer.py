@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-import time
 from typing import TYPE_CHECKING, Any, Final
 
 from umbel.brokers.base import Delivery
@@ -21,7 +20,9 @@ from umbel.brokers.redis.publisher import Composer, check_all, declaration, fetc
 from umbel.brokers.redis.returning import Returns
 from umbel.brokers.redis.routing import Routes
 from umbel.brokers.redis.settling import Steps
+from umbel.brokers.redis.withdrawing import Withdrawals
 from umbel.core.causes import losses_of
+from umbel.core.clock import BrokerClock
 from umbel.core.ids import new_id
 from umbel.errors import BrokerConnectionError, BrokerError
 from umbel.stores.redis.commands import pack_command, words_of
@@ -30,7 +31,7 @@ from umbel.stores.redis.replies import FullError, ReplyError, check, is_unknown_
 from umbel.stores.redis.scripts import load_script, pack_script
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Sequence
+    from collections.abc import AsyncIterator, Collection, Iterable, Sequence
 
     from umbel.brokers.base import Disposition, FetchPlan
     from umbel.brokers.options import BrokerOptions
@@ -48,7 +49,7 @@ _RENEW: Final = load_script((_PACKAGE, "renew.lua"))
 _INSIST: Final = load_script((_PACKAGE, "insist.lua"))
 
 #: Messages taken by one script at the most: other clients wait while it runs.
-_MOST = 1000
+MOST = 1000
 #: Seconds between two looks at queues that nothing was heard of.
 _LOOK_AGAIN = 15.0
 #: Seconds between looks where Redis refuses to tell of changes: from, to.
@@ -69,6 +70,7 @@ class RedisConsumer:
         layout: Layout,
         options: BrokerOptions,
         bindings: Bindings,
+        clock: BrokerClock | None = None,
     ) -> None:
         self.identity = identity
         self._lease = lease
@@ -79,9 +81,9 @@ class RedisConsumer:
         self._composer = Composer(layout, Routes(layout), bindings)
         self._steps = Steps(layout, options)
         self._returns = Returns(identity, layout)
+        self._withdrawals = Withdrawals(identity, lease, layout, self._connected, lambda: self._steps.taken)
         self._mark = Mark()
-        #: Seconds that the server's clock is ahead of this process's monotonic one.
-        self._ahead: float | None = None
+        self._clock = clock or BrokerClock()
         self._warned = False
         #: Of those that are held, the ones that Redis has forgotten with everything else.
         self._orphans: set[bytes] = set()
@@ -144,7 +146,7 @@ class RedisConsumer:
             self._changed = True  # a notice may be on its way; who does not wait would miss it
         while True:
             if self._should_look(loop.time()):
-                deliveries = await self._look(keys, min(limit, _MOST))
+                deliveries = await self._look(keys, min(limit, MOST))
                 if deliveries:
                     return deliveries
             now = loop.time()
@@ -277,6 +279,14 @@ class RedisConsumer:
             raise BrokerConnectionError(str(link.lost))
         return link
 
+    async def withdraw(self, queues: Sequence[str]) -> AsyncIterator[Sequence[Delivery]]:
+        """As Consumer.withdraw."""
+        async for found in self._withdrawals.search(queues):
+            for each in found:
+                self._held[each.tag] = (each.queue, each.step)
+            self._steps.taken += len(found)
+            yield [Delivery(each.tag, each.queue, each.payload) for each in found]
+
     async def begin(self, deliveries: Sequence[Delivery]) -> list[Losses]:
         """As Consumer.begin."""
         if deliveries:
@@ -340,7 +350,7 @@ class RedisConsumer:
 
     def now(self) -> float:
         """The server's time, as it was at the last renewal and has gone on since."""
-        return time.time() if self._ahead is None else time.monotonic() + self._ahead
+        return self._clock.now()
 
     async def renew(self) -> None:
         """Extend the lease; every quarter of the visibility timeout, tell Celery's workers too."""
@@ -353,7 +363,7 @@ class RedisConsumer:
         keys = (*self._returns.lease_keys, layout.key(layout.unacked_index_key), layout.key("umbel:mark"))
         arguments = (self.identity, self._lease, int(due), _ABOUT, new_id())
         lapsed, mark, server_now = await link.run(_RENEW, keys, arguments)
-        self._ahead = float(server_now) - time.monotonic()
+        self._clock.tell(float(server_now))
         if self._mark.see(mark, len(self._held)):
             await self._begin_again(link)
         if due:
