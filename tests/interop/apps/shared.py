@@ -192,7 +192,7 @@ def stubborn(self, name, times):
 @app.task(name="report", bind=True)
 def report(self, gate):
     self.update_state(state="PROGRESS", meta={"done": 40, "of": 100})
-    NOTES.blpop(gate, timeout=20)
+    NOTES.blpop(gate, timeout=60)
     return "done"
 
 
@@ -201,7 +201,7 @@ def hold(self, name, gate, seconds=0):
     """Say that it begins, wait for the gate or for a time, say that it ends."""
     note(name, "begins")
     if gate:
-        NOTES.blpop(gate, timeout=30)
+        NOTES.blpop(gate, timeout=60)
     time.sleep(seconds)
     note(name, "ends")
     return LIBRARY
@@ -211,7 +211,7 @@ def hold(self, name, gate, seconds=0):
 def hold_late(self, name, gate, seconds=0):
     note(name, "begins", bool((self.request.delivery_info or {}).get("redelivered")))
     if gate:
-        NOTES.blpop(gate, timeout=30)
+        NOTES.blpop(gate, timeout=60)
     time.sleep(seconds)
     note(name, "ends")
     return LIBRARY
