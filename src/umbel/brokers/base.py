@@ -68,16 +68,16 @@ class Delivery(msgspec.Struct):
     """A message handed to one consumer, held under its lease until it is settled.
 
     ``tag`` names it within the consumer's held set. ``redelivered`` is true when it may have been handed out before.
-    """
     ``due`` is the instant, by ``Consumer.now``, that the message's ``eta`` comes to, where the broker knows how much of
     that has passed already; None: as the ``eta`` says.
+    """
 
     tag: bytes
     queue: str
     payload: bytes
     redelivered: bool = False
-
     due: float | None = None
+
 
 class Disposition(msgspec.Struct):
     """How one delivery ends: the one atomic step that leaves nothing half done.
@@ -269,6 +269,9 @@ class Broker(Protocol):
     store: str
     #: URL without its password, for banners and logs.
     display_url: str
+    #: The clock that leases and delays go by: the server's as far as it has told. A broker that tells no time has the
+    #: machine's, which its consumers keep steady. Countdowns are counted from it.
+    clock: BrokerClock
 
     def pack(self, envelope: Envelope, destination: Destination) -> bytes:
         """The payload for an envelope in this broker's form."""
@@ -279,9 +282,6 @@ class Broker(Protocol):
         Costs no round trip: the connections made through this object put the bindings in place, a consumer whenever it
         connects, a publisher before what it sends to their exchanges. Safe to repeat, and cheap. Bindings of other
         types are passed over, and all of them without ``capabilities.bindings``. Nothing takes a binding back: it lasts
-    #: The clock that leases and delays go by: the server's as far as it has told. A broker that tells no time has the
-    #: machine's, which its consumers keep steady. Countdowns are counted from it.
-    clock: BrokerClock
         as long as the store.
 
         ``queues`` are for ``capabilities.definitions``, other brokers pass them over: a queue's definition wins over

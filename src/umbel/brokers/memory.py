@@ -16,8 +16,8 @@ from umbel.brokers.redelivery import mark_redelivered
 from umbel.brokers.turns import rotate, take_turns
 from umbel.core.bindings import no_queue_bound, spread, spread_or_refuse
 from umbel.core.causes import Cause, Loss, add_losses, losses_of
-from umbel.core.destination import BROADCAST_TYPES
 from umbel.core.clock import BrokerClock
+from umbel.core.destination import BROADCAST_TYPES
 from umbel.core.protocol import pack_native
 from umbel.errors import BrokerError
 from umbel.stores.memory import Entry, Held, stores
@@ -50,6 +50,7 @@ class MemoryBroker:
         self.store = self.display_url = f"memory://{name}"
         self.options = options
         self._store = stores.get(name, clock)
+        self.clock = BrokerClock(self._store.clock)
 
     @classmethod
     def from_url(cls, url: str, options: BrokerOptions, *, clock: Clock | None = None) -> MemoryBroker:
@@ -57,7 +58,6 @@ class MemoryBroker:
         return cls(url.partition("://")[2].strip("/"), options, clock=clock)
 
     def pack(self, envelope: Envelope, destination: Destination) -> bytes:
-        self.clock = BrokerClock(self._store.clock)
         return pack_native(envelope)
 
     def declare(self, bindings: Iterable[Binding], queues: Iterable[QueueDefinition] = ()) -> None:
@@ -278,28 +278,6 @@ class MemoryConsumer:
             return []
         held = None
         if not disposition.unheld:
-    async def withdraw(self, queues: Sequence[str]) -> AsyncIterator[Sequence[Delivery]]:
-        with self._store.lock:
-            self._extend()
-            found = [self._hold(queue, entry) for queue in queues for entry in self._take_revoked(queue)]
-        yield found
-
-    def _take_revoked(self, queue: str) -> list[Entry]:
-        store, now = self._store, self._store.clock.now()
-
-        def is_revoked(entry: Entry) -> bool:
-            return store.revoked.get(task_id_of(entry.payload), 0.0) > now
-
-        waiting, delayed = store.waiting[queue], store.delayed[queue]
-        found = [entry for entry in waiting if is_revoked(entry)]
-        found += [entry for _, _, entry in delayed if is_revoked(entry)]
-        if found:
-            store.waiting[queue] = [entry for entry in waiting if not is_revoked(entry)]
-            store.delayed[queue] = [item for item in delayed if not is_revoked(item[2])]
-            heapq.heapify(store.waiting[queue])
-            heapq.heapify(store.delayed[queue])
-        return found
-
             held = self._store.held[self.identity].pop(disposition.tag, None)
             if held is None:
                 return []

@@ -63,8 +63,8 @@ class SqliteBroker:
         self.options = options
         self._clock = clock
         self._database = self._connect()
-        self._dead = DeadLetters(self._database, options)
         self.clock = self._database.clock
+        self._dead = DeadLetters(self._database, options)
         self._consumers: WeakSet[SqliteConsumer] = WeakSet()
         self._declared = Bindings()
 
@@ -95,8 +95,8 @@ class SqliteBroker:
 
     def consumer(self, identity: str, lease: float) -> SqliteConsumer:
         database = self._connect()
-        bindings = BindingTable(database, self._declared)
         database.clock = self.clock  # that of programs' publishers and consumers is one
+        bindings = BindingTable(database, self._declared)
         consumer = SqliteConsumer(database, identity, lease, self.options, bindings)
         self._consumers.add(consumer)
         return consumer

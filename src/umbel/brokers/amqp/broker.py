@@ -25,7 +25,6 @@ from umbel.brokers.amqp.subscription import AmqpSubscription
 from umbel.brokers.amqp.topology import MissingQueues, Topology
 from umbel.brokers.base import Capabilities
 from umbel.core.clock import SteadyClock
-from umbel.core.destination import Destination
 from umbel.stores.amqp import requests
 from umbel.stores.amqp.address import parse_addresses, warn_unknown
 from umbel.stores.amqp.failover import Failover
@@ -76,8 +75,8 @@ class AmqpBroker:
     )
 
     def __init__(self, url: str, options: BrokerOptions) -> None:
-        self.clock = SteadyClock()
         self._options = options
+        self.clock = SteadyClock()
         addresses, rest = parse_addresses(
             url,
             options.transport,
@@ -97,8 +96,8 @@ class AmqpBroker:
             MissingQueues(
                 options.missing_queue_type, options.missing_exchange_type, options.queue_max_priority
             ),
-            self.clock,
             options.delayed_queue_type,
+            self.clock,
         )
         self._publishers: WeakSet[AmqpPublisher] = WeakSet()
         self._asking = self.publisher()

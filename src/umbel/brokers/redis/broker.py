@@ -22,10 +22,8 @@ from umbel.brokers.redis.publisher import Composer, RedisAsyncPublisher, RedisPu
 from umbel.brokers.redis.routing import Routes
 from umbel.brokers.redis.subscription import make_subscription
 from umbel.core.bindings import Bindings
-from umbel.core.protocol import pack_kombu
 from umbel.core.clock import BrokerClock
-from umbel.core.destination import Destination
-from umbel.core.ids import new_id
+from umbel.core.protocol import pack_kombu
 from umbel.errors import BrokerConnectionError
 from umbel.stores.redis.address import parse_address
 from umbel.stores.redis.blocking import LinkPool
@@ -77,16 +75,11 @@ class RedisBroker:
 
     def __init__(self, url: str, options: BrokerOptions) -> None:
         self._options = options
+        self.clock = BrokerClock()
         self._address, rest = parse_address(
             url, options.transport, options.use_ssl, options.connect_timeout, options.failover_strategy
         )
-        self._set_up(options, address, make_layout(rest, address.db))
-
-    def _set_up(self, options: BrokerOptions, address: Address, layout: Layout) -> None:
-        self._options = options
-        self.clock = BrokerClock()
-        self._address = address
-        self._layout = layout
+        self._layout = make_layout(rest, self._address.db)
         self._routes = Routes(self._layout)
         self._pool = LinkPool(self._address, limit=1)
         self._declared = Bindings()

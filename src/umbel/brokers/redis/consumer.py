@@ -20,7 +20,6 @@ from umbel.brokers.redis.publisher import Composer, check_all, declaration, fetc
 from umbel.brokers.redis.returning import Returns
 from umbel.brokers.redis.routing import Routes
 from umbel.brokers.redis.settling import Steps
-from umbel.brokers.redis.withdrawing import Withdrawals
 from umbel.core.causes import losses_of
 from umbel.core.clock import BrokerClock
 from umbel.core.ids import new_id
@@ -31,7 +30,7 @@ from umbel.stores.redis.replies import FullError, ReplyError, check, is_unknown_
 from umbel.stores.redis.scripts import load_script, pack_script
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Collection, Iterable, Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
     from umbel.brokers.base import Disposition, FetchPlan
     from umbel.brokers.options import BrokerOptions
@@ -49,7 +48,7 @@ _RENEW: Final = load_script((_PACKAGE, "renew.lua"))
 _INSIST: Final = load_script((_PACKAGE, "insist.lua"))
 
 #: Messages taken by one script at the most: other clients wait while it runs.
-MOST = 1000
+_MOST = 1000
 #: Seconds between two looks at queues that nothing was heard of.
 _LOOK_AGAIN = 15.0
 #: Seconds between looks where Redis refuses to tell of changes: from, to.
@@ -81,7 +80,6 @@ class RedisConsumer:
         self._composer = Composer(layout, Routes(layout), bindings)
         self._steps = Steps(layout, options)
         self._returns = Returns(identity, layout)
-        self._withdrawals = Withdrawals(identity, lease, layout, self._connected, lambda: self._steps.taken)
         self._mark = Mark()
         self._clock = clock or BrokerClock()
         self._warned = False
@@ -146,7 +144,7 @@ class RedisConsumer:
             self._changed = True  # a notice may be on its way; who does not wait would miss it
         while True:
             if self._should_look(loop.time()):
-                deliveries = await self._look(keys, min(limit, MOST))
+                deliveries = await self._look(keys, min(limit, _MOST))
                 if deliveries:
                     return deliveries
             now = loop.time()
@@ -278,14 +276,6 @@ class RedisConsumer:
         if link.lost is not None:
             raise BrokerConnectionError(str(link.lost))
         return link
-
-    async def withdraw(self, queues: Sequence[str]) -> AsyncIterator[Sequence[Delivery]]:
-        """As Consumer.withdraw."""
-        async for found in self._withdrawals.search(queues):
-            for each in found:
-                self._held[each.tag] = (each.queue, each.step)
-            self._steps.taken += len(found)
-            yield [Delivery(each.tag, each.queue, each.payload) for each in found]
 
     async def begin(self, deliveries: Sequence[Delivery]) -> list[Losses]:
         """As Consumer.begin."""
