@@ -113,8 +113,14 @@ def run(options: Options) -> dict[str, Any]:
         schedule = plan(options.seed, options.seconds, kinds, options.every)
         say(f"seed {options.seed}: {len(schedule)} faults of {len(kinds)} kinds in {options.seconds:g} s")
         crew.start()
+        _wait_for_load(directory)
         _perform(Performance(stage, schedule), stage, options.seconds)
         return _judge(options, stage, len(schedule))
+
+
+def _wait_for_load(directory: Path) -> None:
+    """Begin with the faults when there is something to harm: on a busy machine a producer takes a while to begin."""
+    wait_until(lambda: confirmed(directory), timeout=_STANDSTILL, what="the first piece of work")
 
 
 def _world(options: Options) -> World:

@@ -29,9 +29,8 @@ if TYPE_CHECKING:
 HOST = "127.0.0.1"  #: every private server listens on the loopback interface alone
 _LOWEST_PORT = 10_000  #: of those that are given to private servers
 _chance = random.SystemRandom()  #: tests begin with the same seed in several processes
-_START = (
-    90  #: seconds that a server may take to answer: a RabbitMQ node on a busy machine has needed more than 30
-)
+#: Seconds that a server may take to answer: a RabbitMQ node on a busy machine has needed more than 30.
+_START = 90
 _ATTEMPTS = 5  #: another process may take a free port before the server does
 
 
