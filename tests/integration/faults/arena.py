@@ -205,7 +205,7 @@ class Arena:
         for worker in self.workers:
             assert worker.terminate() == 0, worker.output
         assert self.depths() == (0, 0, 0)
-        assert self.app.broker.dead_letters(QUEUE, 10) == []
+        assert not (letters := self.app.broker.dead_letters(QUEUE, 10)), letters
         records = self.records()
         return Judge(records, self.faults, self._documents(records.confirmed)).judge()
 
