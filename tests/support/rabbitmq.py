@@ -344,7 +344,11 @@ class RabbitMqCluster:
         raise AssertionError(f"no node of the cluster runs to be asked for {queue}")
 
     def __enter__(self) -> Self:
-        return self.start()
+        try:
+            return self.start()
+        except BaseException:
+            self.stop()
+            raise
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 HOST = "127.0.0.1"  #: every private server listens on the loopback interface alone
 _LOWEST_PORT = 10_000  #: of those that are given to private servers
 _chance = random.SystemRandom()  #: tests begin with the same seed in several processes
-#: Seconds that a server may take to answer: a RabbitMQ node on a busy machine has needed more than 30.
-_START = 90
 _ATTEMPTS = 5  #: another process may take a free port before the server does
 
 
@@ -51,6 +49,8 @@ class ServerProcess(ABC):
 
     program: ClassVar[str]  #: the command that must be on the path
     package: ClassVar[str]  #: the Debian package that has it
+    #: Seconds that it may take to answer: a RabbitMQ node on a busy machine has needed more than 30.
+    patience: ClassVar[float] = 90
 
     def __init__(self) -> None:
         self.port = 0
@@ -112,9 +112,15 @@ class ServerProcess(ABC):
     def restart(self) -> Self:
         """Start again on the same port with the same data, after ``kill9`` or while it runs (it is killed then)."""
         self.launch()
-        wait_until(
-            self.is_up, timeout=_START, what=lambda: f"{self.program} on port {self.port}:\n{self._log_end()}"
-        )
+        try:
+            wait_until(
+                self.is_up,
+                timeout=self.patience,
+                what=lambda: f"{self.program} on port {self.port}:\n{self._log_end()}",
+            )
+        except BaseException:
+            self.kill9()
+            raise
         return self
 
     def launch(self) -> None:
@@ -151,7 +157,11 @@ class ServerProcess(ABC):
         return pss_bytes(tree(self.pid))
 
     def __enter__(self) -> Self:
-        return self.start()
+        try:
+            return self.start()
+        except BaseException:
+            self.stop()
+            raise
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

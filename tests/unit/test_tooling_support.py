@@ -14,7 +14,7 @@ import pytest
 from scripts import budgets
 from scripts.environments import ROOT
 from tests.support.processes import cpu_seconds, is_alive, pss_bytes, session, tree, wait_gone
-from tests.support.servers import RedisServer, ServerDiedError, free_port
+from tests.support.servers import RedisServer, ServerDiedError, ServerProcess, free_port
 from tests.support.waiting import NeverHappenedError, wait_until, wait_until_async
 from tests.support.workers import WorkerProcess
 
@@ -134,6 +134,27 @@ def test_a_server_that_ends_at_once_shows_its_log() -> None:
             server.start()
     finally:
         server.stop()
+    assert not server.directory.exists()
+
+
+class SilentServer(ServerProcess):
+    """One that starts and never answers."""
+
+    program = "sleep"
+    patience = 0.2
+
+    def command(self) -> list[str]:
+        return [self.program, "60"]
+
+    def answers(self) -> bool:
+        return False
+
+
+def test_a_server_that_never_answers_does_not_stay() -> None:
+    server = SilentServer()
+    with pytest.raises(NeverHappenedError, match="sleep on port"), server:
+        raise AssertionError("unreachable")
+    assert not server.running
     assert not server.directory.exists()
 
 
