@@ -15,6 +15,7 @@ SERVERS = {
     "redis-server": "redis-server",
     "rabbitmq-server": "rabbitmq-server",
     "pg_ctlcluster": "postgresql",
+    "mariadbd": "mariadb-server",
     "memcached": "memcached",
     "node": "nodejs",
     "npm": "npm",

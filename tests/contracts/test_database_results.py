@@ -1,4 +1,4 @@
-"""The result suite on SQL databases: SQLite in a file, and a real PostgreSQL server."""
+"""The result suite on SQL databases: SQLite in a file, and real PostgreSQL and MariaDB servers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.datastores import PostgresServer
+from tests.support.datastores import MariaDbServer, PostgresServer
 from umbel.core.ids import new_id
 from umbel.errors import BackendStoreError
 from umbel.results.options import ResultOptions, RetryRules
@@ -18,6 +18,7 @@ from umbel.testing.contracts.support import ShiftedClock
 
 pytest.importorskip("sqlalchemy")
 
+import sqlalchemy as sa
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
@@ -89,6 +90,17 @@ class TestPostgresResults(ResultContract):
         return lambda: DatabaseResultWorld(f"db+{postgres_server.url(postgres_server.add_database())}")
 
 
+class TestMariaDbResults(ResultContract):
+    # How one waits is the same for all databases, and here it is slow: the driver is Python all through.
+    test_many_threads_wait_for_many_tasks = None
+    test_many_coroutines_await_many_tasks = None
+
+    @pytest.fixture
+    def make_world(self, mariadb_server: MariaDbServer) -> Callable[[], DatabaseResultWorld]:
+        pytest.importorskip("pymysql")
+        return lambda: DatabaseResultWorld(f"db+{mariadb_server.url(mariadb_server.add_database())}")
+
+
 def test_tools_that_follow_sessions_see_each_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     retry = RetryRules(limit=2, base=0.001, cap=0.002)
     backend = DatabaseResultBackend.from_url(sqlite_url(tmp_path), ResultOptions(retry=retry))
@@ -113,3 +125,36 @@ def test_tools_that_follow_sessions_see_each_step(tmp_path: Path, monkeypatch: p
     with pytest.raises(BackendStoreError, match="lost"):
         backend.save([record("2")])
     backend.close()
+
+
+def test_tables_that_celery_made_in_mysql_are_used_as_they_are(mariadb_server: MariaDbServer) -> None:
+    """They hold 64 kB, whole seconds, and take "a" and "A" for one task."""
+    pytest.importorskip("pymysql")
+    url = mariadb_server.url(mariadb_server.add_database())
+    engine = sa.create_engine(url)
+    with engine.begin() as connection:
+        for order in CELERYS_TABLE:
+            connection.execute(sa.text(order))
+    backend = DatabaseResultBackend.from_url(f"db+{url}", ResultOptions())
+    backend.save([record("a", result=1), record("b", result="x" * 100_000)])
+    small, other, large = backend.load(["a", "A", "b"])
+    assert small is not None
+    assert json.loads(small)["result"] == 1
+    assert other is None
+    assert large is not None
+    assert "Data too long" in json.loads(large)["result"]["exc_message"][0]
+    backend.close()
+    engine.dispose()
+
+
+#: As SQLAlchemy makes it of Celery 5.7's model in MariaDB.
+CELERYS_TABLE = (
+    "CREATE SEQUENCE task_id_sequence START WITH 1 INCREMENT BY 1 NOCACHE",
+    """
+    CREATE TABLE celery_taskmeta (
+        id INTEGER NOT NULL, task_id VARCHAR(155), status VARCHAR(50), result BLOB, date_done DATETIME,
+        traceback TEXT, children BLOB, name VARCHAR(155), args BLOB, kwargs BLOB, worker VARCHAR(155),
+        retries INTEGER, queue VARCHAR(155), stamps BLOB, PRIMARY KEY (id), UNIQUE (task_id)
+    )
+    """,
+)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.interop.conftest import OTHER
-from tests.support.datastores import MemcachedServer, PostgresServer
+from tests.support.datastores import MariaDbServer, MemcachedServer, PostgresServer
 
 pytestmark = [pytest.mark.interop, pytest.mark.redis, pytest.mark.processes]
 
@@ -18,7 +18,7 @@ def broker() -> str:
 pytest.importorskip("sqlalchemy")
 pytest.importorskip("pymemcache")
 
-STORES = ["sqlite", "postgresql", "memcached", "file"]
+STORES = ["sqlite", "postgresql", "mysql", "memcached", "file"]
 
 
 @pytest.fixture(params=STORES)
@@ -30,6 +30,10 @@ def backend(request, tmp_path) -> str:
         case "postgresql":
             server: PostgresServer = request.getfixturevalue("postgres_server")
             return f"db+{server.url(server.add_database())}"
+        case "mysql":
+            pytest.importorskip("pymysql")
+            mariadb: MariaDbServer = request.getfixturevalue("mariadb_server")
+            return f"db+{mariadb.url(mariadb.add_database())}"
         case "memcached":
             memcached: MemcachedServer = request.getfixturevalue("memcached_server")
             memcached.flush()

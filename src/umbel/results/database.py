@@ -1,7 +1,7 @@
 """``db+sqlite://``, ``db+postgresql://``, ``db+mysql://`` …: results in an SQL database, in Celery's tables.
 
 Either side of a mixed fleet reads what the other wrote. A state change is one statement where the database has an
-upsert (SQLite, PostgreSQL); elsewhere an insert, or an update that leaves a SUCCESS alone.
+upsert (SQLite, PostgreSQL, MySQL); elsewhere an insert, or an update that leaves a SUCCESS alone.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from umbel.results.rows import Row, RowForm
 
 try:
     import sqlalchemy as sa
-    from sqlalchemy.dialects import postgresql, sqlite
+    from sqlalchemy.dialects import mysql, postgresql, sqlite
     from sqlalchemy.orm import Session
 except ImportError as error:
     raise ImproperlyConfigured(
@@ -30,7 +30,7 @@ except ImportError as error:
     ) from error
 
 from umbel.results.engines import Engines, parse_url
-from umbel.results.tables import ID_LENGTH, ResultTables, logger
+from umbel.results.tables import ID_LENGTH, MYSQL, ResultTables, logger
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -146,7 +146,11 @@ class DatabaseResultBackend(PollingResults):
 
     def _put(self, session: Session, rows: list[Row], now: float) -> None:
         table, rows = self._tables.tasks, [self._present(row) for row in rows]
-        insert: Any = _UPSERTS.get(session.get_bind().dialect.name)
+        dialect = session.get_bind().dialect.name
+        if dialect in MYSQL:
+            self._put_in_mysql(session, rows, now)
+            return
+        insert: Any = _UPSERTS.get(dialect)
         if insert is None:
             self._put_in_steps(session, rows, now)
             return
@@ -156,6 +160,25 @@ class DatabaseResultBackend(PollingResults):
         session.execute(
             statement.on_conflict_do_update(index_elements=["task_id"], set_=changes, where=replaceable), rows
         )
+
+    def _put_in_mysql(self, session: Session, rows: list[Row], now: float) -> None:
+        """Upsert where the columns change one after the other, so that only the last to change can say whether to."""
+        table = self._tables.tasks
+        ids = [row["task_id"] for row in rows]
+        # Looked for first: a deletion that finds nothing locks the gap in which others want to insert.
+        gone = session.scalars(
+            sa.select(table.c.task_id).where(table.c.task_id.in_(ids), self._gone(now))
+        ).all()
+        if gone:
+            session.execute(sa.delete(table).where(table.c.task_id.in_(gone), self._gone(now)))
+        statement = mysql.insert(table)
+        # Not a parameter: drivers send many rows at once only if all parameters are the rows'.
+        finished = table.c.status.is_not_distinct_from(sa.literal_column(f"'{SUCCESS}'"))
+        names = sorted(rows[0].keys() - {"task_id"}, key=lambda name: name == "status")
+        changes = [
+            (name, sa.case((finished, table.c[name]), else_=statement.inserted[name])) for name in names
+        ]
+        session.execute(statement.on_duplicate_key_update(changes), rows)
 
     def _put_in_steps(self, session: Session, rows: list[Row], now: float) -> None:
         """Insert what is not there and update the rest; a row that comes in between fails this, to be tried again."""
@@ -206,7 +229,9 @@ class DatabaseResultBackend(PollingResults):
                 chunk = stored[start : start + _CHUNK]
                 rows = self._try(lambda session, chunk=chunk: self._get(session, chunk))  # type: ignore[misc]
                 for row in rows:
-                    task_id = asked[row["task_id"]]
+                    task_id = asked.get(row["task_id"])
+                    if task_id is None:
+                        continue  # of another task: the table takes "a" and "A" for one
                     found.append((task_id, row["status"], self._form.join(task_id, row)))
         return found
 

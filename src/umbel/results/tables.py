@@ -6,6 +6,7 @@ import logging
 from typing import TYPE_CHECKING, Final
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import mysql
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Engine
@@ -17,6 +18,15 @@ logger: Final = logging.getLogger("celery.backends.database")
 #: How many characters a task's or a group's id may have in the tables.
 ID_LENGTH: Final = 155
 _INTEGER: Final = sa.Integer().with_variant(sa.BigInteger, "mssql")
+#: Dialects whose own columns for these would end at 64 kB, know whole seconds, and take "a" and "A" for one task.
+#: Tables that Celery made there are used as they are.
+MYSQL: Final = ("mysql", "mariadb")
+_BYTES: Final = sa.LargeBinary().with_variant(mysql.LONGBLOB(), *MYSQL)
+_TEXT: Final = sa.Text().with_variant(mysql.LONGTEXT(), *MYSQL)
+_INSTANT: Final = sa.DateTime().with_variant(mysql.DATETIME(fsp=6), *MYSQL)
+_TASK_ID: Final = sa.String(ID_LENGTH).with_variant(
+    mysql.VARCHAR(ID_LENGTH, charset="utf8mb4", collation="utf8mb4_bin"), *MYSQL
+)
 
 
 class ResultTables:
@@ -29,19 +39,19 @@ class ResultTables:
             names.get("task") or "celery_taskmeta",
             self.metadata,
             _id("task_id_sequence", schemas.get("task")),
-            sa.Column("task_id", sa.String(ID_LENGTH), unique=True),
+            sa.Column("task_id", _TASK_ID, unique=True),
             sa.Column("status", sa.String(50), default="PENDING"),
-            sa.Column("result", sa.LargeBinary),
-            sa.Column("date_done", sa.DateTime, index=True),
-            sa.Column("traceback", sa.Text),
-            sa.Column("children", sa.LargeBinary),
+            sa.Column("result", _BYTES),
+            sa.Column("date_done", _INSTANT, index=True),
+            sa.Column("traceback", _TEXT),
+            sa.Column("children", _BYTES),
             sa.Column("name", sa.String(155)),
-            sa.Column("args", sa.LargeBinary),
-            sa.Column("kwargs", sa.LargeBinary),
+            sa.Column("args", _BYTES),
+            sa.Column("kwargs", _BYTES),
             sa.Column("worker", sa.String(155)),
             sa.Column("retries", sa.Integer),
             sa.Column("queue", sa.String(155)),
-            sa.Column("stamps", sa.LargeBinary),
+            sa.Column("stamps", _BYTES),
             schema=schemas.get("task"),
             sqlite_autoincrement=True,
         )
@@ -49,9 +59,9 @@ class ResultTables:
             names.get("group") or "celery_tasksetmeta",
             self.metadata,
             _id("taskset_id_sequence", schemas.get("group")),
-            sa.Column("taskset_id", sa.String(ID_LENGTH), unique=True),
-            sa.Column("result", sa.LargeBinary),
-            sa.Column("date_done", sa.DateTime, index=True),
+            sa.Column("taskset_id", _TASK_ID, unique=True),
+            sa.Column("result", _BYTES),
+            sa.Column("date_done", _INSTANT, index=True),
             schema=schemas.get("group"),
             sqlite_autoincrement=True,
         )
