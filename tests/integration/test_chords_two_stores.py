@@ -32,13 +32,15 @@ def set_rights(client: redis.Redis, *, writes: bool) -> None:
     client.execute_command("ACL", "SETUSER", USER, "on", ">pw", "&*", "+@all", "resetkeys", keys)
 
 
+@pytest.mark.parametrize("deduplicates", [False, True])
 def test_a_body_that_was_published_and_not_recorded_is_published_again_under_its_id(
-    tmp_path: Path, rabbitmq_url: str, results: RedisServer
+    tmp_path: Path, rabbitmq_url: str, results: RedisServer, deduplicates: bool
 ) -> None:
+    settings = {"task_acks_late": True, "worker_deduplicate_successful_tasks": True} if deduplicates else {}
     with results.client(0) as client:
         set_rights(client, writes=True)
         backend = results.url(0).replace("redis://", f"redis://{USER}:pw@")
-        with ChordStage(tmp_path, rabbitmq_url, backend, worker_lease_duration=1) as stage:
+        with ChordStage(tmp_path, rabbitmq_url, backend, worker_lease_duration=1, **settings) as stage:
             group_id, body_id = new_id(), new_id()
             body = signature_of("total", task_id=body_id, group_id=group_id, queue="bodies")
             stage.app.backend.open_chord(group_id, 2)
@@ -62,7 +64,11 @@ def test_a_body_that_was_published_and_not_recorded_is_published_again_under_its
             second.terminate()
             # The same task twice, of which whoever needs it done once can tell by its id.
             taker = stage.worker("-c1", "-Q", "bodies")
-            stage.wait_for("total", 2, count=2, timeout=60)
+            if deduplicates:
+                taker.wait_for_line(rf"{body_id}\] .*already completed successfully", timeout=60)
+            stage.wait_for("total", 2, count=1 if deduplicates else 2, timeout=60)
+            stage.wait_empty("bodies", timeout=60)
             taker.terminate()
+            assert len(stage.lines("total", "2")) == (1 if deduplicates else 2)
             assert stage.app.AsyncResult(body_id).get(timeout=60) == 2
             assert not client.keys("umbel:chords:*")

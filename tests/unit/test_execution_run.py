@@ -21,7 +21,8 @@ from tests.unit.execution_fakes import FakeApp, FakeBackend, FakeTask, payload_o
 from umbel import signals
 from umbel.core.json_types import loads_json
 from umbel.core.outcome import Failed, Succeeded
-from umbel.core.protocol import peek
+from umbel.core.protocol import peek, read_envelope
+from umbel.core.repeats import REPEATED, mark_repeated
 from umbel.errors import Ignore, Reject, Retry, SoftTimeLimitExceeded
 from umbel.execution.context import Context, context_of, current, current_task, current_worker_task
 from umbel.execution.run import run_task
@@ -616,6 +617,27 @@ class TestDeduplication:
         task, app = self.make()
         report = Runner(app, "w@here").run(work_of(task.name, redelivered=True))
         assert stored(report)["result"] == "ran"
+
+    def test_what_follows_from_a_job_that_may_have_run_is_known_for_a_repetition(self) -> None:
+        """The broker takes it for new; it has the mark, and so has what follows from it."""
+        task, app = self.make()
+        link = signature_of("fakes.next")
+        report = Runner(app, "w@here").run(work_of(task.name, redelivered=True, callbacks=[link]))
+        [followed] = report.publish
+        assert read_envelope(followed.payload).headers[REPEATED] is True
+        first = run(task, app=app)
+        app.backend.save([first.result])
+        task.run = raising(AssertionError("ran again"))
+        again = work_of(task.name, callbacks=[link])
+        again.payload = mark_repeated(again.payload)
+        report = Runner(app, "w@here").run(again)
+        assert (report.state, report.action, report.result) == ("SUCCESS", "ack", None)
+        assert read_envelope(report.publish[0].payload).headers[REPEATED] is True
+
+    def test_what_follows_from_any_other_job_has_no_mark(self) -> None:
+        task, app = self.make()
+        report = Runner(app, "w@here").run(work_of(task.name, callbacks=[signature_of("fakes.next")]))
+        assert REPEATED not in read_envelope(report.publish[0].payload).headers
 
 
 _scalars = st.none() | st.booleans() | st.integers() | st.text(max_size=8)

@@ -11,6 +11,7 @@ from umbel.core.causes import kind_of_refusal
 from umbel.core.failures import format_traceback
 from umbel.core.outcome import Failed, Rejected, Succeeded
 from umbel.core.protocol import open_body, read_envelope, upgrade
+from umbel.core.repeats import REPEATED, mark_repeated, repeated
 from umbel.core.states import FAILURE, REJECTED, SUCCESS
 from umbel.core.textrepr import utf8_text
 from umbel.errors import (
@@ -202,7 +203,7 @@ class Runner:
                 embed,
                 self.hostname,
                 work.queue,
-                work.redelivered,
+                work.redelivered or REPEATED in headers,
                 tail,
             )
         except Exception as error:
@@ -223,10 +224,21 @@ class Runner:
         return self._joiner.complete(work)
 
     def _attempt(self, work: Work, task: RunnableTask, context: Context) -> Report:
+        return self._marked(self._attempted(work, task, context), context)
+
+    def _marked(self, report: Report, context: Context) -> Report:
+        """What follows from a job that may have run before may have been sent before."""
+        if self._deduplicates and context._redelivered:
+            report.publish = repeated(report.publish)
+            if report.payload is not None:
+                report.payload = mark_repeated(report.payload)
+        return report
+
+    def _attempted(self, work: Work, task: RunnableTask, context: Context) -> Report:
         before = deny_join()
         recording = _Recording(self, work)
         try:
-            if self._deduplicates and work.redelivered and task.acks_late:
+            if self._deduplicates and context._redelivered and task.acks_late:
                 done = self._done_before(work, task, context)
                 if done is not None:
                     return done
@@ -240,12 +252,15 @@ class Runner:
             restore_join(before)
 
     async def _aattempt(self, work: Work, task: RunnableTask, context: Context, slot: AsyncSlot) -> Report:
+        return self._marked(await self._aattempted(work, task, context, slot), context)
+
+    async def _aattempted(self, work: Work, task: RunnableTask, context: Context, slot: AsyncSlot) -> Report:
         # Awaiting another task's result is allowed here: it holds up nobody.
         from umbel.execution.async_run import arun_task  # only loops need it
 
         recording = _Recording(self, work)
         try:
-            if self._deduplicates and work.redelivered and task.acks_late:
+            if self._deduplicates and context._redelivered and task.acks_late:
                 done = await slot.in_thread(lambda: self._done_before(work, task, context))
                 if done is not None:
                     return done

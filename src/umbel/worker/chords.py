@@ -11,10 +11,11 @@ import asyncio
 import logging
 import time
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from umbel.brokers.base import Disposition
 from umbel.core.records import ChordEnd
+from umbel.core.repeats import repeated
 from umbel.core.states import FAILURE, RETRY
 from umbel.errors import BackendError, OperationalError
 from umbel.pools.base import Work
@@ -33,6 +34,14 @@ logger = logging.getLogger("celery.worker.consumer")
 
 #: Seconds between two looks for chords that nobody has completed.
 LOOK_EVERY = 15.0
+
+
+class _Taken(NamedTuple):
+    """A due chord in hand."""
+
+    chord: DueChord
+    until: float  #: the monotonic instant at which a peer may take it
+    after_others: bool
 
 
 class Chords:
@@ -63,14 +72,14 @@ class Chords:
         self._settlement = settlement
         self._realms = realms
         self._dispatch = dispatch
-        #: Due chords that no slot has yet, with the instant at which a peer may take them.
-        self.waiting: deque[tuple[float, DueChord]] = deque()
-        self._running: dict[int, tuple[float, DueChord]] = {}
+        #: Due chords that no slot has yet.
+        self.waiting: deque[_Taken] = deque()
+        self._running: dict[int, _Taken] = {}
 
-    def take_up(self, chords: Iterable[DueChord]) -> None:
-        """Have these completed."""
+    def take_up(self, chords: Iterable[DueChord], *, after_others: bool = False) -> None:
+        """Have these completed; ``after_others`` may have published their bodies, and not come to say so."""
         until = time.monotonic() + PATIENCE
-        self.waiting.extend((until, chord) for chord in chords)
+        self.waiting.extend(_Taken(chord, until, after_others) for chord in chords)
         self._dispatch()
 
     def works(self, free: int) -> list[Work]:
@@ -78,10 +87,10 @@ class Chords:
         works: list[Work] = []
         now = time.monotonic()
         while self.waiting and len(works) < free:
-            until, chord = self.waiting.popleft()
-            if now < until:
-                seq = self._ledger.number()
-                self._running[seq] = (until, chord)
+            taken = self.waiting.popleft()
+            if now < taken.until:
+                seq, chord = self._ledger.number(), taken.chord
+                self._running[seq] = taken
                 queue = chord.realm.partition(":")[2]
                 works.append(Work(seq, chord.body, queue, chord=chord.group_id))
         return works
@@ -91,7 +100,7 @@ class Chords:
         taken = self._running.pop(report.seq, None)
         if taken is None:
             return
-        chord = taken[1]
+        chord = taken.chord
         if report.state == RETRY:
             logger.error(
                 "Chord %s cannot be completed now and is tried again: %s", chord.group_id, report.error
@@ -101,7 +110,7 @@ class Chords:
             Disposition(
                 tag=b"",
                 unheld=True,
-                publish=report.publish,
+                publish=repeated(report.publish) if taken.after_others else report.publish,
                 followers=report.followers,
                 ends=ChordEnd(chord.group_id, chord.token, chord.realm, failed=report.state == FAILURE),
             )
@@ -111,7 +120,7 @@ class Chords:
         """A process ended under a completion, which stays due; anything else is passed over."""
         taken = self._running.pop(seq, None)
         if taken is not None:
-            logger.error("Completing chord %s was cut off (%s) and is tried again", taken[1].group_id, why)
+            logger.error("Completing chord %s was cut off (%s) and is tried again", taken.chord.group_id, why)
 
     def returned(self, seqs: Sequence[int]) -> None:
         """Completions that did not begin wait for a slot again."""
@@ -135,4 +144,4 @@ class Chords:
             return
         if chords:
             logger.warning("Took over %d chord(s) that nobody had completed", len(chords))
-            self.take_up(chords)
+            self.take_up(chords, after_others=True)

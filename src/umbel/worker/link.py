@@ -13,6 +13,7 @@ import random
 import time
 from typing import TYPE_CHECKING, TypeVar
 
+from umbel.core.repeats import repeated
 from umbel.errors import BrokerConnectionError, BrokerError
 
 if TYPE_CHECKING:
@@ -126,8 +127,22 @@ class BrokerLink:
             return None
 
     async def settle(self, batch: Sequence[Disposition]) -> Sequence[DueChord] | None:
-        """As Consumer.settle, again after a reconnect until it is done: settling twice is settling once."""
-        return await self._insist(lambda: self.consumer.settle(batch))
+        """As Consumer.settle, again after a reconnect until it is done: settling twice is settling once.
+
+        Except what hangs on no delivery: that may be published twice, and is marked so.
+        """
+        tries = 0
+
+        async def settle() -> Sequence[DueChord] | None:
+            nonlocal tries
+            tries += 1
+            if tries == 2:
+                for disposition in batch:
+                    if disposition.unheld:
+                        disposition.publish = repeated(disposition.publish)
+            return await self.consumer.settle(batch)
+
+        return await self._insist(settle)
 
     async def renew(self) -> None:
         """As Consumer.renew."""
