@@ -7,7 +7,8 @@ from functools import reduce
 from operator import or_
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from umbel.canvas.groups import app_of, is_empty
+from umbel.canvas.composite import Composite
+from umbel.canvas.groups import is_empty
 from umbel.canvas.lazy import as_list, is_sequence, regen
 from umbel.canvas.signature import Signature, kind_of, maybe_signature, new_signature, shortened, unrolled
 from umbel.canvas.steps import Place, freeze_steps, led_by_task, prepared_steps, unrolled_chord
@@ -20,7 +21,7 @@ __all__ = ["_chain", "chain", "fold", "merge_step"]
 
 
 @Signature.register_type("chain")
-class _chain(Signature):  # noqa: N801 -- Celery's name
+class _chain(Composite):  # noqa: N801 -- Celery's name
     """A chain that keeps its steps as they were given; see ``chain``."""
 
     kind: ClassVar[str] = "chain"
@@ -37,30 +38,11 @@ class _chain(Signature):  # noqa: N801 -- Celery's name
     @classmethod
     def from_dict(cls, d: Mapping[str, Any], app: Any = None) -> Any:
         """A chain from its mapping."""
-        made = cls([maybe_signature(task, app=app) for task in d["kwargs"]["tasks"]], app=app, **d["options"])
-        made["args"], made["immutable"] = tuple(d.get("args") or ()), bool(d.get("immutable"))
-        return made
-
-    @property
-    def tasks(self) -> Any:
-        """Its steps."""
-        return self["kwargs"]["tasks"]
-
-    @tasks.setter
-    def tasks(self, value: Any) -> None:
-        self["kwargs"]["tasks"] = value
-
-    @property
-    def app(self) -> Any:
-        """The application: its own, else that of its first task."""
-        return app_of(self, self.tasks)
+        return cls._restored([maybe_signature(task, app=app) for task in d["kwargs"]["tasks"]], d, app)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Send it, with these arguments for its first task; an empty chain does nothing."""
         return self.apply_async(args, kwargs) if self.tasks else None
-
-    def __bool__(self) -> bool:
-        return True
 
     def __or__(self, other: Any) -> Any:
         if is_empty(other):

@@ -7,6 +7,7 @@ from collections.abc import Container, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from umbel.canvas.chains import strip_header_links
+from umbel.canvas.composite import Composite
 from umbel.canvas.counting import parts_of
 from umbel.canvas.groups import group, stamped_members
 from umbel.canvas.lazy import Regen, as_list, is_sequence
@@ -31,7 +32,7 @@ _NOT_OF_THE_HEADER = ("chain", "chord", "task_id", "group_id", "group_index")
 
 
 @Signature.register_type("chord")
-class _chord(Signature):  # noqa: N801 -- Celery's name
+class _chord(Composite):  # noqa: N801 -- Celery's name
     """A body that runs when all tasks of its header are done: ``chord([add.s(2, 2), add.s(4, 4)])(tsum.s())``.
 
     Args:
@@ -42,6 +43,7 @@ class _chord(Signature):  # noqa: N801 -- Celery's name
     """
 
     kind: ClassVar[str] = "chord"
+    holds_as: ClassVar[str] = "header"  #: its tasks are a group once it was frozen
 
     def __init__(
         self,
@@ -69,15 +71,6 @@ class _chord(Signature):  # noqa: N801 -- Celery's name
             # Its own id and options are the header's.
             made.tasks = maybe_signature(header, app=app)
         return made
-
-    @property
-    def tasks(self) -> Any:
-        """The tasks of its header: a list, or a group once it was frozen."""
-        return self["kwargs"]["header"]
-
-    @tasks.setter
-    def tasks(self, value: Any) -> None:
-        self["kwargs"]["header"] = value
 
     @property
     def body(self) -> Any:
@@ -114,9 +107,6 @@ class _chord(Signature):  # noqa: N801 -- Celery's name
         copy = self.clone()
         copy.body = copy.body | other
         return copy
-
-    def __bool__(self) -> bool:
-        return True
 
     def __length_hint__(self) -> int:
         """How many tasks end as parts of its header."""

@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from umbel.canvas.composite import Composite
 from umbel.canvas.counting import parts_of
 from umbel.canvas.lazy import Regen, is_sequence, regen
 from umbel.canvas.outbox import Opening
 from umbel.canvas.signature import Signature, kind_of, maybe_signature, new_signature, shortened
 from umbel.core.ids import new_id, sibling_id
-from umbel.state import get_current_app
 
 if TYPE_CHECKING:
     from umbel.canvas.outbox import Outbox
     from umbel.canvas.stamping import StampingVisitor
 
-__all__ = ["Opener", "app_of", "clear_place", "group", "is_empty", "stamped_members"]
+__all__ = ["Opener", "clear_place", "group", "is_empty", "stamped_members"]
 
 #: Makes the opening of the chord whose header a group is, from the number of parts and their results.
 Opener = Callable[[int, list[Any]], Opening]
@@ -26,7 +26,7 @@ _OF_THE_GROUP = ("task_id", "group_id", "group_index", "chord")
 
 
 @Signature.register_type()
-class group(Signature):  # noqa: N801 -- Celery's name
+class group(Composite):  # noqa: N801 -- Celery's name
     """Tasks that run beside each other: ``group(add.s(2, 2), add.s(4, 4))()`` gives a ``GroupResult``.
 
     Args:
@@ -59,23 +59,7 @@ class group(Signature):  # noqa: N801 -- Celery's name
             tasks.map(lambda task: maybe_signature(task, app=app))
         else:
             tasks = d["kwargs"]["tasks"] = [maybe_signature(task, app=app) for task in tasks]
-        made = cls(tasks, app=app, **d["options"])
-        made["args"], made["immutable"] = tuple(d.get("args") or ()), bool(d.get("immutable"))
-        return made
-
-    @property
-    def tasks(self) -> Any:
-        """Its tasks: a list, which may be one that is filled when it is read."""
-        return self["kwargs"]["tasks"]
-
-    @tasks.setter
-    def tasks(self, value: Any) -> None:
-        self["kwargs"]["tasks"] = value
-
-    @property
-    def app(self) -> Any:
-        """The application: its own, else that of its first task."""
-        return app_of(self, self.tasks)
+        return cls._restored(tasks, d, app)
 
     def __call__(self, *partial_args: Any, **options: Any) -> Any:
         """Send the tasks, with these arguments put before their own."""
@@ -89,9 +73,6 @@ class group(Signature):  # noqa: N801 -- Celery's name
 
     def __len__(self) -> int:
         return len(self.tasks)
-
-    def __bool__(self) -> bool:
-        return True
 
     def __repr__(self) -> str:
         if not self.tasks:
@@ -416,15 +397,6 @@ def clear_place(signature: Any) -> None:
     for end in ends:
         if isinstance(end, Signature):
             clear_place(end)
-
-
-def app_of(signature: Signature, tasks: Any) -> Any:
-    """The application of a workflow: its own, else that of its first task, else the current one."""
-    if signature._app is not None:
-        return signature._app
-    first = tasks[0] if tasks else None
-    app = first.app if first is not None and type(first) is not dict else None
-    return app if app is not None else get_current_app()
 
 
 def stamped_members(
