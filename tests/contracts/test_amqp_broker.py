@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 
 import amqp
 import pytest
@@ -19,9 +19,12 @@ from umbel.brokers.options import BrokerOptions
 from umbel.core.bindings import Binding
 from umbel.core.topology import QueueDefinition, define_bindings
 from umbel.testing.contracts.broker import LEASE, BrokerContract, BrokerWorld
-from umbel.testing.contracts.support import eventually
+from umbel.testing.contracts.broker_fixtures import Q
+from umbel.testing.contracts.support import PATIENCE, eventually, send
 
 pytestmark = pytest.mark.rabbitmq
+
+OpenConsumer = Callable[[str], Awaitable[Consumer]]
 
 
 class Vhosts:
@@ -148,12 +151,21 @@ class AmqpWorld(BrokerWorld):
 
     async def lapse(self, consumer: Consumer, *alive: Consumer) -> None:
         """The consumer's own check finds that it was not renewed; then its worker connects again."""
+        await self.lose(consumer)
+        await consumer.open()
+
+    async def lose(self, consumer: Consumer, *alive: Consumer) -> None:
+        """Its worker does not connect again."""
         assert isinstance(consumer, AmqpConsumer)
         before = self.server.connections()
         consumer._renewed_at -= LEASE + 1
         consumer._check_lease()
         await eventually(lambda: self.server.connections() < before)
-        await consumer.open()
+
+    def marks(self) -> dict[str, int]:
+        """The queues in which losses are counted, and what is in each."""
+        queues = self.server.queues(self.vhost)
+        return {name: count for name, count in queues.items() if name.startswith("umbel.losses.")}
 
     def close(self) -> None:
         for broker in self._brokers:
@@ -238,6 +250,46 @@ class TestAmqpBroker(BrokerContract):
     @pytest.fixture
     def make_world(self, vhosts: Vhosts) -> Callable[[], AmqpWorld]:
         return lambda: AmqpWorld(vhosts)
+
+    async def test_a_connection_that_is_cut_is_no_loss_with_its_worker(
+        self, world: AmqpWorld, broker: AmqpBroker, consumer_of: OpenConsumer
+    ) -> None:
+        """The worker is back and its job still runs: nothing is held against the message, and nothing stays behind."""
+        send(broker, "1", "2")
+        worker = await consumer_of("a")
+        for _ in range(4):
+            deliveries = await worker.fetch(Q, 2, PATIENCE)
+            await worker.begin(deliveries)
+            await world.lapse(worker)
+        await eventually(lambda: world.marks() == {})
+        last = await consumer_of("last")
+        deliveries = await last.fetch(Q, 2, PATIENCE)
+        assert [losses.count for losses in await last.begin(deliveries)] == [0, 0]
+        assert list(world.marks().values()) == [1, 1]
+        await last.settle([Disposition(delivery.tag) for delivery in deliveries])
+        assert world.marks() == {}
+
+    async def test_marks_are_taken_back_while_another_works_on_the_message(
+        self, world: AmqpWorld, broker: AmqpBroker, consumer_of: OpenConsumer
+    ) -> None:
+        send(broker, "1")
+        cut, lost, other = [await consumer_of(name) for name in ("cut", "lost", "other")]
+        await cut.fetch(Q, 1, PATIENCE)
+        await world.lapse(cut)
+        for consumer in lost, cut:
+            await consumer.begin(await consumer.fetch(Q, 1, PATIENCE))
+            await world.lose(consumer)
+        deliveries = await other.fetch(Q, 1, PATIENCE)
+        [losses] = await other.begin(deliveries)
+        assert losses.count == 2  # the one that was cut off is not back yet
+        await cut.open()
+        await eventually(lambda: list(world.marks().values()) == [2])
+        await other.settle([Disposition(deliveries[0].tag, "requeue", front=True)])
+        again = await other.fetch(Q, 1, PATIENCE)
+        [losses] = await other.begin(again)
+        assert [loss.worker for loss in losses.last] == ["lost"]
+        await other.settle([Disposition(again[0].tag)])
+        assert world.marks() == {}
 
 
 class TestAmqpBrokerOnQuorumQueues(BrokerContract):

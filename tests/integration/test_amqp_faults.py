@@ -1,6 +1,7 @@
 """RabbitMQ is killed, frozen, cut off and short of memory under load: nothing confirmed is lost, and all goes on.
 
-Each test prints its seed; ``FAULTS_SEED`` in the environment repeats it, ``FAULTS_ROUNDS`` has more of everything.
+Each test prints its seed; ``FAULTS_SEED`` in the environment repeats it, ``FAULTS_ROUNDS`` has more of everything,
+and ``FAULTS_RATE`` fewer tasks, for a machine that is busy with other things.
 
 AMQP has no step that publishes one message and ends another: what a worker passes on (the next attempt, a message that
 is not yet due) is published, confirmed, and then acknowledged. A connection that ends in between leaves both, and both
@@ -29,7 +30,7 @@ from umbel.errors import OperationalError
 pytestmark = [pytest.mark.processes, pytest.mark.rabbitmq, pytest.mark.redis]
 
 ROUNDS = int(os.environ.get("FAULTS_ROUNDS", "3"))
-RATE = 150  #: tasks a second
+RATE = int(os.environ.get("FAULTS_RATE", "150"))  #: tasks a second
 HEARTBEAT = 2  #: seconds
 BACK_WITHIN = 10.0  #: seconds from the return of the broker to tasks that run again
 SETTINGS = {"broker_heartbeat": HEARTBEAT, "broker_publish_timeout": 5, "worker_lease_duration": 5}

@@ -79,6 +79,7 @@ class AmqpConsumer:
         self._payloads = PayloadReader()
         self._held: dict[bytes, Taken] = {}
         self._losses = LossBook(identity, sender.link)
+        self._taking_back: asyncio.Task[None] | None = None
         self._generation = 0
         self._plan: FetchPlan | None = None
         self._turn = 0
@@ -105,9 +106,16 @@ class AmqpConsumer:
             self._placing = Placing(self._link, self._topology)
             await self._placing.everything()
             await self._placing.take(receiving(self._topology, self._topology.delayed_queue_type))
+            self._take_back_marks()
         self._clock.look()
         self._renewed_at = asyncio.get_running_loop().time()
         self._watch()
+
+    def _take_back_marks(self) -> None:
+        """In the background: RabbitMQ may not listen where messages are published, while it is short of memory."""
+        if self._losses.has_cut and (self._taking_back is None or self._taking_back.done()):
+            self._taking_back = asyncio.create_task(self._losses.take_back())
+            self._taking_back.add_done_callback(_tell_failure)
 
     def _lost(self, error: BrokerError) -> None:
         """Whoever waits for messages is to hear of it."""
@@ -385,6 +393,9 @@ class AmqpConsumer:
         """As Consumer.close: the channel takes along what it held."""
         link, channel = self._link, self._channel
         self._link = None
+        if self._taking_back is not None:
+            self._taking_back.cancel()
+            await asyncio.wait([self._taking_back])
         try:
             if link is not None and channel is not None and link.lost is None:
                 self._acknowledge_rest()
@@ -405,3 +416,8 @@ class AmqpConsumer:
         self._channel = self._supply = self._plan = None
         self._held.clear()
         self._losses.forget()
+
+
+def _tell_failure(taking_back: asyncio.Task[None]) -> None:
+    if not taking_back.cancelled() and (error := taking_back.exception()) is not None:
+        logger.info("Marks of losses that were none are taken back later: %s", error)

@@ -4,10 +4,15 @@ RabbitMQ returns a message as it was, with a flag that does not tell a loss from
 written down apart: before work on a message that came back begins, a mark goes into a small queue of that message's
 own. The consumer that ends the message deletes the queue; marks that are there when it is handed out again are those of
 consumers that were lost. A message that never came back costs nothing, and its first loss is not counted.
+
+A consumer whose connection was cut is not lost: when it is back it takes back the marks it had made, wherever those
+messages are by then. There are never more of these queues than messages that came back are being worked on, beside
+those of consumers that were lost; what nobody ends here (it was purged, or Celery took it) is forgotten after days.
 """
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import logging
 import time
@@ -36,6 +41,8 @@ logger = logging.getLogger("umbel.amqp")
 _PREFIX: Final = "umbel.losses."
 #: Milliseconds without use after which RabbitMQ deletes the marks of a message that nobody ended.
 _FORGOTTEN_AFTER: Final = 72 * 3600 * 1000
+#: Marks to be taken back at the most: those beyond that count as losses.
+_MOST_CUT: Final = 10_000
 _ARGUMENTS: Final[dict[str, Any]] = {"x-expires": _FORGOTTEN_AFTER}
 _encode: Final = msgspec.json.Encoder().encode
 _decode: Final = msgspec.json.Decoder(Loss).decode
@@ -54,22 +61,24 @@ class LossBook:
         self._connect = connect
         self._channel: Channel | None = None
         self._marked: dict[bytes, str] = {}
+        #: Marks of what was held when the connection was cut; a dictionary for its order.
+        self._cut: dict[str, None] = {}
+        self._taking_back = asyncio.Lock()
         self._refused = False
 
     async def begin(self, deliveries: Sequence[Delivery]) -> list[Losses]:
-        """Mark those that came back, and say how often each was lost."""
-        return [await self._begin(delivery) for delivery in deliveries]
-
-    async def _begin(self, delivery: Delivery) -> Losses:
-        told = losses_of(delivery.payload)
-        name = _name_of(delivery) if delivery.redelivered and not self._refused else None
-        if name is None:
+        """Mark those that came back, and say how often each was lost. A few round trips, however many they are."""
+        told = [losses_of(delivery.payload) for delivery in deliveries]
+        names = {
+            place: name
+            for place, delivery in enumerate(deliveries)
+            if delivery.redelivered and (name := _name_of(delivery)) is not None
+        }
+        if not names or self._refused:
             return told
+        await self.take_back()
         try:
-            channel = await self._open()
-            marks = await _read(channel, name)
-            mark = _encode(Loss(self._identity, time.time()))
-            await channel.publish([Outgoing("", name, {"delivery_mode": 2, "headers": {}}, mark)])
+            marks = await self._mark(list(names.values()))
         except ChannelClosedError as error:
             # As where this user may not make such queues: then losses of this kind are not counted.
             self._refused = True
@@ -77,8 +86,26 @@ class LossBook:
                 "RabbitMQ refuses to count how often messages are lost with their workers: %s", error
             )
             return told
-        self._marked[delivery.tag] = name
-        return told.plus(*marks)
+        for place, name in names.items():
+            self._marked[deliveries[place].tag] = name
+            told[place] = told[place].plus(*marks[name])
+        return told
+
+    async def _mark(self, names: Sequence[str]) -> dict[str, list[Loss]]:
+        """Add a mark of ours to each; gives those that were there before."""
+        channel = await self._open()
+        found = await _read(channel, names)
+        mark = _encode(Loss(self._identity, time.time()))
+        marks = [Outgoing("", name, {"delivery_mode": 2, "headers": {}}, mark) for name in names]
+        outcome = await channel.publish(marks)
+        if outcome.returned:
+            # Another consumer has taken back its own at this moment, and with it the queue.
+            gone = [marks[place] for place in outcome.returned]
+            await asyncio.gather(
+                *(channel.declare_queue(each.routing_key, arguments=_ARGUMENTS) for each in gone)
+            )
+            await channel.publish(gone)
+        return found
 
     async def _open(self) -> Channel:
         channel = self._channel
@@ -105,9 +132,31 @@ class LossBook:
             await _unmark(await self._open(), name, self._identity)
 
     def forget(self) -> None:
-        """The connection is gone, and with it what was held: the marks stay."""
+        """The connection is gone, and with it what was held: the marks stay until ``take_back``."""
+        self._cut.update(dict.fromkeys(self._marked.values()))
+        for name in list(self._cut)[:-_MOST_CUT]:
+            del self._cut[name]
         self._marked.clear()
         self._channel = None
+
+    @property
+    def has_cut(self) -> bool:
+        """Whether marks were left behind by a connection that was cut."""
+        return bool(self._cut)
+
+    async def take_back(self) -> None:
+        """Take back the marks of what was held when the connection was cut: it was not lost with this consumer.
+
+        Raises BrokerConnectionError; what is left then is taken back the next time.
+        """
+        async with self._taking_back:
+            while self._cut:
+                name = next(iter(self._cut))
+                try:
+                    await _unmark(await self._open(), name, self._identity)
+                except ChannelClosedError as error:
+                    logger.info("A mark of a loss that was none could not be taken back: %s", error)
+                self._cut.pop(name, None)
 
 
 def _name_of(delivery: Delivery) -> str | None:
@@ -122,23 +171,21 @@ def _name_of(delivery: Delivery) -> str | None:
     return _PREFIX + hashlib.sha256(key).hexdigest()[:40]
 
 
-async def _read(channel: Channel, name: str) -> list[Loss]:
-    """The marks that are there; the queue is made if it is not."""
-    _, count, _ = await channel.declare_queue(name, arguments=_ARGUMENTS)
-    marks, last = [], 0
-    for _ in range(count):
-        taken = await channel.get(name)
-        if taken is None:
-            break
-        last = taken.tag
-        marks.append(_decode(taken.body))
-    if last:
-        channel.nack(last, multiple=True, requeue=True)
+async def _read(channel: Channel, names: Sequence[str]) -> dict[str, list[Loss]]:
+    """The marks that are there; the queues are made where they are not."""
+    made = await asyncio.gather(*(channel.declare_queue(name, arguments=_ARGUMENTS) for name in names))
+    wanted = [name for name, (_, count, _) in zip(names, made, strict=True) for _ in range(count)]
+    taken = await asyncio.gather(*(channel.get(name) for name in wanted))
+    marks: dict[str, list[Loss]] = {name: [] for name in names}
+    for name, mark in zip(wanted, taken, strict=True):
+        if mark is not None:
+            marks[name].append(_decode(mark.body))
+            channel.nack(mark.tag, requeue=True)
     return marks
 
 
 async def _unmark(channel: Channel, name: str, identity: str) -> None:
-    """Take away the last mark of a consumer."""
+    """Take away the last mark of a consumer, and the queue when there is no other."""
     await channel.declare_queue(name, arguments=_ARGUMENTS)
     own: list[int] = []
     others: list[int] = []
@@ -148,3 +195,5 @@ async def _unmark(channel: Channel, name: str, identity: str) -> None:
         channel.ack(own.pop())
     for tag in (*own, *others):
         channel.nack(tag, requeue=True)
+    if not (own or others):
+        await channel.delete_queue(name, if_empty=True)

@@ -67,7 +67,7 @@ class LossContract(BrokerFixtures):
         lost, peer = await consumer_of(name), await consumer_of(f"peer of {name}")
         taken = await lost.fetch(Q, 10, PATIENCE)
         told = [losses.count for losses in await lost.begin(taken)] if begin else []
-        await world.lapse(lost, peer)
+        await world.lose(lost, peer)
         await expect_reclaimed(peer, broker, len(taken))
         return told
 

@@ -80,6 +80,10 @@ class BrokerWorld(ABC):
         for peer in alive:
             await peer.renew()
 
+    async def lose(self, consumer: Consumer, *alive: Consumer) -> None:
+        """Have ``consumer`` be lost for good, as with its process; it is not used again."""
+        await self.lapse(consumer, *alive)
+
     @abstractmethod
     def close(self) -> None:
         """Delete the store and close what was connected."""
