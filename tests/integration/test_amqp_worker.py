@@ -249,3 +249,23 @@ def test_a_job_longer_than_the_servers_patience_does_not_end_the_worker(stage: R
     assert stage.send("note", "next").get(timeout=10) == "next"
     wait_until(lambda: stage.unacknowledged() == 0, what="acknowledgements")
     assert worker.alive
+
+
+def test_a_consumer_that_the_server_has_forgotten_is_made_anew(stage: RabbitMqStage) -> None:
+    """What the watchdog is for: messages wait, and nobody tells the worker. What it holds stays its own."""
+    stage.settings["worker_lease_duration"] = 3  # twice that is how long the watchdog takes
+    worker = stage.worker("-c2")
+    stage.send("late", "held")
+    stage.wait_for("begun", "held")
+    stage.server.evaluate(
+        f'Name = rabbit_misc:r(<<"{stage.vhost}">>, queue, <<"celery">>), {{ok, Q}} = rabbit_amqqueue:lookup(Name), '
+        "[gen_server2:call(amqqueue:get_pid(Q), {basic_cancel, element(1, C), element(2, C), undefined, <<>>}) || "
+        "C <- rabbit_amqqueue:consumers(Q)]"
+    )
+    missed = stage.send("note", "missed")
+    worker.wait_for_line("Nothing has been fetched for")
+    assert missed.get(timeout=10) == "missed"
+    stage.open()
+    wait_until(lambda: stage.unacknowledged() == 0, what="acknowledgements")
+    assert [line[-1] for line in stage.lines("begun", "held")] == ["False"]
+    assert "the connection to" not in worker.output

@@ -98,7 +98,7 @@ class Parts:
         """What runs for as long as the worker does; the first three are settling, renewing and fetching."""
         loops = [self.settlement.run(), self.leases.run(), self.intake.run(), self.chords.run()]
         loops += [listener.run() for listener in self.broadcasts]
-        loops += [self.watchdog.run()] if self._app.broker.capabilities.leases else []
+        loops += [self.watchdog.run()]
         loops += [self.control.run()] if self.control is not None else []
         loops += [self.events.run()] if self.events is not None else []
         loops += [self.scaling.run()] if self.scaling is not None else []
@@ -233,8 +233,15 @@ class Parts:
 
     @cached_property
     def watchdog(self) -> Watchdog:
-        """Notices that messages wait which are not fetched; RabbitMQ may have reasons of its own for that."""
-        return Watchdog(self.link, self.intake, self._app.broker.depth, self._options.lease)
+        """Notices that messages wait which are not fetched."""
+        leases = self._app.broker.capabilities.leases
+        return Watchdog(self.link, self.intake, self._waiting_in, self._options.lease, gently=not leases)
+
+    def _waiting_in(self, queue: str) -> int:
+        """Messages that wait for anybody; what waits for another consumer, the single active one, is not ours."""
+        table = self._app.amqp.queues
+        arguments = (table[queue].queue_arguments if queue in table else None) or {}
+        return 0 if arguments.get("x-single-active-consumer") else self._app.broker.depth(queue)
 
     @cached_property
     def early_acks(self) -> EarlyAcks:

@@ -6,6 +6,9 @@ queue grows looks from outside like a worker with nothing to do, and stays so un
 Solution: when nothing has been fetched for a while although there was room, the broker is asked, on another connection,
 how many messages wait. If some do, and still do a moment later with nothing fetched meanwhile, the worker says so, is
 not ready any more (``BrokerLink.ready``), and its connection is made anew. The next delivery makes it ready again.
+
+Where everything that is held goes with the connection (RabbitMQ), jobs that run would run again. There it only asks
+anew, over the connection that there is, and makes another when that was of no use.
 """
 
 from __future__ import annotations
@@ -36,15 +39,23 @@ class Watchdog:
         link, intake: of the worker.
         depth: asks the broker how many messages wait in a queue; it blocks, in a thread of its own.
         patience: seconds without a delivery after which it looks.
+        gently: a connection takes along what it holds, so that another is the last resort.
     """
 
     def __init__(
-        self, link: BrokerLink, intake: Intake, depth: Callable[[str], int], patience: float
+        self,
+        link: BrokerLink,
+        intake: Intake,
+        depth: Callable[[str], int],
+        patience: float,
+        *,
+        gently: bool = False,
     ) -> None:
         self._link = link
         self._intake = intake
         self._depth = depth
         self._patience = patience
+        self._gently = gently
 
     async def run(self) -> None:
         """Look again and again until cancelled."""
@@ -72,11 +83,16 @@ class Watchdog:
         return self._link.waiting_since == since and self._link.connected and await self._waiting() > 0
 
     async def _rebuild(self, seconds: float) -> None:
+        anew = not self._gently or self._link.stalled
         logger.error(
-            "Nothing has been fetched for %.0f seconds although messages wait: the connection to %s is made anew",
+            "Nothing has been fetched for %.0f seconds although messages wait: %s %s %s anew",
             seconds,
+            "the connection to" if anew else "the queues of",
             self._link.display_url,
+            "is made" if anew else "are consumed",
         )
         self._link.stalled = True
-        await self._link.rebuild()
+        if anew:
+            await self._link.rebuild()
+        self._link.waiting_since = None
         self._intake.take_from(self._intake.plan.queues)
