@@ -233,6 +233,7 @@ def _judge(options: Options, stage: Stage, planned: int) -> dict[str, Any]:
         left=sum(left),
         dead=stage.world.dead(),
         atomic=stage.world.atomic,
+        window=stage.world.window,
     )
     verdict = Checker(evidence).verdict()
     verdict.stuck += len(stage.crew.never_ended)
