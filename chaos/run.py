@@ -15,6 +15,8 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from chaos import journal
 from chaos.checker import Checker, Evidence, Verdict
 from chaos.clocks import Clocks
@@ -226,6 +228,7 @@ def _judge(options: Options, stage: Stage, planned: int) -> dict[str, Any]:
     left = settle(stage)
     settling = time.monotonic() - began
     records = journal.read(stage.directory)
+    (stage.directory / "faults.json").write_bytes(msgspec.json.encode(stage.faults))
     evidence = Evidence(
         records,
         stage.faults,
