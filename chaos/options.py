@@ -54,7 +54,7 @@ def parse(arguments: Sequence[str]) -> Options:
         action="store_true",
         help="a broker that forgets when it is killed: the checker has to find losses",
     )
-    parser.add_argument("--keep", type=Path, help="a directory for journals, logs and what was done when, which stay there")
+    parser.add_argument("--keep", type=Path, help="a directory where journals, logs and faults stay")
     words = parser.parse_args(arguments)
     if words.subject == "celery" and words.broker in _NOT_FOR_CELERY:
         parser.error(f"Celery cannot use {words.broker}: choose redis or rabbitmq")
