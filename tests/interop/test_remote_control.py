@@ -174,8 +174,9 @@ def test_the_command_lines_of_both_libraries(alone: World, interop_python: Path,
         )
 
     here = ("-d", "u@here", "-t", "20")  # with a destination nobody waits for more answers than its own
-    assert "->  u@here: OK" in told("status", *here).stdout
-    assert "1 node online." in told("status", *here).stdout
+    status = told("status", *here).stdout
+    assert "->  u@here: OK" in status
+    assert "1 node online." in status
     assert "* echo" in told("inspect", "registered", *here).stdout
     assert json.loads(told("inspect", "ping", "--json", *here).stdout) == {"u@here": {"ok": "pong"}}
     assert "new rate limit set successfully" in told("control", "rate_limit", "echo", "10/m", *here).stdout
