@@ -16,11 +16,11 @@ from umbel.cli.errors import EX_FAILURE, CommandFailed
 from umbel.cli.nodes import Node, nodes_of, read_arguments
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from umbel.cli.context import CliContext
 
-__all__ = ["multi"]
+__all__ = ["Multi", "call", "multi", "pid_of", "signal_in"]
 
 #: Seconds between two looks at nodes that are to end.
 _LOOK_EVERY: Final = 0.2
@@ -30,8 +30,11 @@ _FLAGS: Final = {"--nosplash", "--quiet", "-q", "--verbose", "--no-color"}
 class Multi:
     """The commands, on the nodes that the command line names."""
 
-    def __init__(self, context: CliContext, flags: frozenset[str]) -> None:
+    def __init__(
+        self, context: CliContext, flags: frozenset[str], environment: Mapping[str, str] | None = None
+    ) -> None:
         self._context = context
+        self._environment = environment
         self._quiet = context.quiet or bool(flags & {"--quiet", "-q"})
         self._verbose = "--verbose" in flags
 
@@ -50,17 +53,17 @@ class Multi:
 
     def stop(self, nodes: list[Node], words: Sequence[str]) -> int:
         """Send every node a signal, TERM if none is named."""
-        self._signal_all(nodes, _signal_in(words))
+        self._signal_all(nodes, signal_in(words))
         return 0
 
     def stopwait(self, nodes: list[Node], words: Sequence[str]) -> int:
         """As stop, and wait until they have ended."""
-        self._wait(self._signal_all(nodes, _signal_in(words)))
+        self._wait(self._signal_all(nodes, signal_in(words)))
         return 0
 
     def restart(self, nodes: list[Node], words: Sequence[str]) -> int:
         """Stop every node, wait, and start it again; those that were not there are started."""
-        self._wait(self._signal_all(nodes, _signal_in(words)))
+        self._wait(self._signal_all(nodes, signal_in(words)))
         statuses = []
         for node in nodes:
             self.note(f"> Restarting node {node.name}: ", end="")
@@ -93,7 +96,7 @@ class Multi:
             path.expanduser().parent.mkdir(parents=True, exist_ok=True)
         if self._verbose:
             self.note(f"\n  {' '.join(node.argv)}")
-        status = subprocess.run(node.argv, check=False).returncode
+        status = subprocess.run(node.argv, check=False, env=self._environment).returncode
         self.note(self._context.OK if status == 0 else self._context.style("FAILED", fg="red"))
         if status:
             how = (
@@ -104,7 +107,7 @@ class Multi:
 
     def _signal_all(self, nodes: list[Node], number: int) -> list[tuple[Node, int]]:
         """Signal the nodes that run; those that did, with their process ids."""
-        running = [(node, pid) for node in nodes if (pid := _pid_of(node))]
+        running = [(node, pid) for node in nodes if (pid := pid_of(node))]
         for node in nodes:
             if node.name not in {each.name for each, _ in running}:
                 self.note(f"> {node.name}: {self._context.style('DOWN', fg='magenta')}")
@@ -150,7 +153,8 @@ _COMMANDS: Final[dict[str, Callable[[Multi, list[Node], Sequence[str]], int]]] =
 _SIGNALLING: Final = frozenset({"stop", "stopwait", "stop_verify", "restart"})
 
 
-def _pid_of(node: Node) -> int | None:
+def pid_of(node: Node) -> int | None:
+    """The process id in a node's file; None where there is none."""
     try:
         return int(node.pidfile.expanduser().read_text(encoding="ascii").strip())
     except (FileNotFoundError, ValueError):
@@ -165,7 +169,7 @@ def _is_alive(pid: int) -> bool:
     return True
 
 
-def _signal_in(words: Sequence[str]) -> int:
+def signal_in(words: Sequence[str]) -> int:
     """The signal that the last option names, such as ``-KILL`` or ``-9``; TERM if none does."""
     for word in reversed(words):
         if word.startswith("-") and not word.startswith("--"):
@@ -206,12 +210,13 @@ def _multi(context: CliContext, /, words: tuple[str, ...]) -> None:
         return
     name, *rest = left
     rest = [*rest, *_global_words(click.get_current_context())]
-    status = _call(Multi(context, flags), context, name, rest)
+    status = call(Multi(context, flags), context, name, rest)
     if status:
         raise click.exceptions.Exit(status)
 
 
-def _call(tool: Multi, context: CliContext, name: str, rest: list[str]) -> int:
+def call(tool: Multi, context: CliContext, name: str, rest: list[str]) -> int:
+    """Do what a command line says; the exit status. Raises CommandFailed."""
     try:
         if name == "expand":
             template, *rest = rest

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Final
 from umbel.worker.options import expand
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-__all__ = ["Arguments", "Node", "nodes_of", "read_arguments"]
+__all__ = ["Arguments", "Node", "completed", "nodes_of", "read_arguments"]
 
 #: Options that stand before the command in ``umbel … worker …``.
 _GLOBAL: Final = frozenset(
@@ -149,11 +149,16 @@ def _node(
     here = socket.gethostname()
     name = expand(key if "@" in key else f"{short}@{suffix}", here)
     mine = special.get(key) or special.get(name) or special.get(name.partition("@")[0]) or {}
-    merged = {**options, **mine, "-n": name}
+    return Node(name, completed(name, {**options, **mine}), own["--cmd"], own["--append"], tuple(rest))
+
+
+def completed(name: str, options: Mapping[str, str | None]) -> dict[str, str | None]:
+    """The options of a node of this name, with those that every node has."""
+    merged = {**options, "-n": name}
     for names, default in ((_PID_FILES, "/var/run/celery/%n.pid"), (_LOG_FILES, "/var/log/celery/%n%I.log")):
         if not any(each in merged for each in names):
             merged[names[0]] = default
-    return Node(name, merged, own["--cmd"], own["--append"], tuple(rest))
+    return merged
 
 
 def _count(names: Sequence[str]) -> int | None:

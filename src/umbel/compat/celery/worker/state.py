@@ -9,11 +9,11 @@ from types import ModuleType
 from typing import Any
 
 from umbel import __version__
-from umbel.compat.lazily import lazily as _lazily
 from umbel.state import note_successes as _note_successes
 from umbel.state import revoked_stamps as _revoked_stamps
 from umbel.state import shutdown_flags as _shutdown_flags
 from umbel.worker.revoked import RevokedIds as _RevokedIds
+from umbel.worker.statedb import StateFile as _StateFile
 
 from ..exceptions import WorkerShutdown, WorkerTerminate
 from ..utils.collections import LimitedSet
@@ -109,7 +109,34 @@ def reset_state() -> None:
     all_total_count[0] = 0
 
 
-__getattr__ = _lazily(__name__, {"Persistent": "umbel.worker.statedb:Persistent"})
+class Persistent:
+    """A worker's state file: what is revoked, and the logical clock, are read when it is made and written by ``sync``.
+
+    Args:
+        state: has the ids, as this module does: ``state.revoked``.
+        filename: of the file.
+        clock: has ``adjust`` and ``forward``; None: there is none.
+    """
+
+    def __init__(self, state: Any, filename: str, clock: Any = None) -> None:
+        self.state, self.filename, self.clock = state, filename, clock
+        self._file = _StateFile(filename)
+        self.merge()
+
+    def merge(self) -> None:
+        """Add what the file holds to what is known."""
+        saved = self._file.load()
+        self.state.revoked.update(saved.revoked)
+        if self.clock is not None:
+            self.clock.adjust(saved.clock)
+
+    def sync(self) -> None:
+        """Write the file."""
+        revoked = self.state.revoked
+        revoked.purge()
+        self._file.save(dict(revoked.as_dict()), 0 if self.clock is None else self.clock.forward())
+
+    save = close = sync
 
 
 class _Module(ModuleType):
