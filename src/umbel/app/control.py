@@ -319,7 +319,14 @@ class Control:
         return self.broadcast("shutdown", {}, destination, **kwargs)
 
     def election(self, id: str, topic: str, action: Any = None, connection: object = None) -> None:
-        """Hold an election among Celery's workers; Umbel's do not stand."""
+        """Have the workers choose one of them, Celery's among them, who carries out an action.
+
+        Args:
+            id: of the election, used for no other.
+            topic: what kind of action it is: ``task``, or one for which the workers have a handler.
+            action: of the kind ``task`` a signature, which the chosen worker sends.
+            connection: accepted as Celery's.
+        """
         self.broadcast("election", {"id": id, "topic": topic, "action": action})
 
     def purge(self, connection: object = None) -> int:

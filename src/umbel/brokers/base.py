@@ -298,7 +298,13 @@ class Broker(Protocol):
     def consumer(self, identity: str, lease: float) -> Consumer:
         """A consumer whose lease lasts ``lease`` seconds from each renewal."""
 
-    def subscriber(self, exchange: str, routing_key: str = "", exchange_type: str = "fanout") -> Subscription:
+    def subscriber(
+        self,
+        exchange: str,
+        routing_key: str = "",
+        exchange_type: str = "fanout",
+        also: Sequence[Destination] = (),
+    ) -> Subscription:
         """Listens to an exchange; only with ``capabilities.fanout``.
 
         Of type ``fanout`` it gets a copy of everything sent with this very routing key. Of type ``broadcast`` the
@@ -314,6 +320,10 @@ class Broker(Protocol):
 
     def held_depth(self) -> int:
         """Messages held by all consumers of this broker."""
+
+        What is broadcast to one of ``also`` (``fanout`` or ``broadcast``, without patterns) it gets too, on the same
+        connection and in the order in which the broker has it. Where the broker would send it more than that, or does
+        not let it listen there, it goes without, and the log says so.
 
     def purge(self, queue: str) -> int:
         """Delete what waits in a queue; says how many messages."""

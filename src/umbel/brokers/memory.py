@@ -74,13 +74,18 @@ class MemoryBroker:
         return MemoryConsumer(self._store, identity, lease, self.options)
 
     def subscriber(
-        self, exchange: str, routing_key: str = "", exchange_type: str = "fanout"
+        self,
+        exchange: str,
+        routing_key: str = "",
+        exchange_type: str = "fanout",
+        also: Sequence[Destination] = (),
     ) -> MemorySubscription:
         if exchange_type not in BROADCAST_TYPES:
             raise BrokerError(
                 f"memory:// has exchanges of type fanout or broadcast to listen to, not {exchange_type!r}"
             )
-        return MemorySubscription(self._store, exchange, routing_key)
+        addresses = [(exchange, routing_key), *((to.exchange, to.routing_key) for to in also)]
+        return MemorySubscription(self._store, addresses)
 
     def depth(self, queue: str) -> int:
         with self._store.lock:
@@ -365,9 +370,9 @@ class MemoryConsumer:
 class MemorySubscription:
     """Listens to the broadcasts of one store."""
 
-    def __init__(self, store: MemoryStore, exchange: str, routing_key: str) -> None:
+    def __init__(self, store: MemoryStore, addresses: Sequence[tuple[str, str]]) -> None:
         self._store = store
-        self._address = (exchange, routing_key)
+        self._addresses = addresses
         self._arrivals = Arrivals()
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -375,7 +380,8 @@ class MemorySubscription:
         self._loop = asyncio.get_running_loop()
         self._arrivals.clear()
         with self._store.lock:
-            self._store.listeners[self._address].add(self._hear)
+            for address in self._addresses:
+                self._store.listeners[address].add(self._hear)
 
     def _hear(self, payload: bytes) -> None:
         """Called by whoever sends, in any thread."""
@@ -387,10 +393,11 @@ class MemorySubscription:
 
     async def close(self) -> None:
         with self._store.lock:
-            listeners = self._store.listeners[self._address]
-            listeners.discard(self._hear)
-            if not listeners:
-                del self._store.listeners[self._address]
+            for address in self._addresses:
+                listeners = self._store.listeners[address]
+                listeners.discard(self._hear)
+                if not listeners:
+                    del self._store.listeners[address]
         self._arrivals.end("the subscription is closed")
 
 

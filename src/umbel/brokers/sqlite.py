@@ -102,13 +102,18 @@ class SqliteBroker:
         return consumer
 
     def subscriber(
-        self, exchange: str, routing_key: str = "", exchange_type: str = "fanout"
+        self,
+        exchange: str,
+        routing_key: str = "",
+        exchange_type: str = "fanout",
+        also: Sequence[Destination] = (),
     ) -> SqliteSubscription:
         if exchange_type not in BROADCAST_TYPES:
             raise BrokerError(
                 f"sqlite:// has exchanges of type fanout or broadcast to listen to, not {exchange_type!r}"
             )
-        return SqliteSubscription(self._database, exchange, routing_key)
+        addresses = [(exchange, routing_key), *((to.exchange, to.routing_key) for to in also)]
+        return SqliteSubscription(self._database, addresses)
 
     def depth(self, queue: str) -> int:
         return self._count(_DEPTH, queue)

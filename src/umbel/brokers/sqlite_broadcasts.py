@@ -37,9 +37,9 @@ _INSERT: Final = "INSERT INTO broadcasts (exchange, routing_key, payload, gone_a
 #: Not the greatest id that is there: that one may have been deleted.
 _NEWEST: Final = "SELECT seq FROM sqlite_sequence WHERE name = 'broadcasts'"
 _SELECT: Final = """
-SELECT id, payload FROM broadcasts WHERE id > ? AND exchange = ? AND routing_key GLOB ? AND gone_at > ?
-ORDER BY id LIMIT ?
+SELECT id, payload FROM broadcasts WHERE id > ? AND gone_at > ? AND ({}) ORDER BY id LIMIT ?
 """
+_ONE_OF: Final = "exchange = ? AND routing_key GLOB ?"
 
 
 def insert(connection: Connection, publications: Sequence[Publication], now: float) -> None:
@@ -74,17 +74,22 @@ def _topic(exchange: str, routing_key: str) -> str:
 
 
 class SqliteSubscription:
-    """Reads what is sent to one exchange and routing key.
+    """Reads what is sent to some exchanges and routing keys.
 
     Readers wait for nobody in SQLite's log mode; still the file may be away or being repaired, so that every look is
     made in another thread.
     """
 
-    def __init__(self, database: Database, exchange: str, routing_key: str) -> None:
+    def __init__(self, database: Database, addresses: Sequence[tuple[str, str]]) -> None:
         self._database = database
-        self._exchange = exchange
-        self._topic = _topic(exchange, _PATTERN if "#" in routing_key else routing_key)
-        self._glob = _as_glob(routing_key)
+        self._topics = [
+            _topic(exchange, _PATTERN if "#" in routing_key else routing_key)
+            for exchange, routing_key in addresses
+        ]
+        self._select = _SELECT.format(" OR ".join([_ONE_OF] * len(addresses)))
+        self._wanted = [
+            each for exchange, routing_key in addresses for each in (exchange, _as_glob(routing_key))
+        ]
         self._arrivals = Arrivals()
         self._bell: Doorbell | None = None
         self._last = 0
@@ -93,7 +98,7 @@ class SqliteSubscription:
     async def open(self) -> None:
         await self.close()
         # First the bell, then the look: what comes between the two rings.
-        self._bell = self._database.ringer.doorbell(BROADCASTS, (self._topic,))
+        self._bell = self._database.ringer.doorbell(BROADCASTS, self._topics)
         self._last = await asyncio.to_thread(self._newest)
         self._arrivals.clear()
         self._is_open = True
@@ -117,8 +122,8 @@ class SqliteSubscription:
 
     def _look(self) -> list[tuple[int, bytes]]:
         """What is new. It is noted as read by whoever called, who may have been cancelled meanwhile."""
-        parameters = (self._last, self._exchange, self._glob, self._database.clock.now(), _ROWS)
-        return self._database.read(lambda connection: connection.execute(_SELECT, parameters).fetchall())
+        parameters = (self._last, self._database.clock.now(), *self._wanted, _ROWS)
+        return self._database.read(lambda connection: connection.execute(self._select, parameters).fetchall())
 
     async def close(self) -> None:
         self._is_open = False

@@ -51,6 +51,7 @@ _WORKER_ARGUMENTS = {
     "statedb": "state_db",
     "task_events": "task_events",
     "time_limit": "time_limit",
+    "without_gossip": "without_gossip",
     "without_heartbeat": "without_heartbeat",
 }
 #: Options that mean nothing here, and whose absence nobody would notice.
@@ -59,7 +60,6 @@ _SILENT = frozenset(
         "detach",
         "executable",
         "optimization",
-        "without_gossip",
         "without_mingle",
     }
 )

@@ -164,7 +164,7 @@ _OPTIONS: Final = (
     ),
     _option(_QUEUES, "-X", "--exclude-queues", type=NAMES, help="Queues not to take tasks from."),
     _option(_QUEUES, "-I", "--include", type=NAMES, help="More modules to import."),
-    _flag(_FEATURES, "--without-gossip", help="Accepted; there is none."),
+    _flag(_FEATURES, "--without-gossip", help="Take no part in elections among workers."),
     _flag(_FEATURES, "--without-mingle", help="Accepted; there is none."),
     _flag(_FEATURES, "--without-heartbeat", help="Send no heartbeat events."),
     _option(_FEATURES, "--heartbeat-interval", type=float, help="Seconds between heartbeat events."),

@@ -14,6 +14,7 @@ from umbel.brokers.base import Disposition
 from umbel.core.destination import Destination
 from umbel.core.pidbox import KEPT, is_for, is_for_all, read_control, write_control
 from umbel.core.records import Publication
+from umbel.worker.elections import ACK, ELECT
 from umbel.worker.listener import Listener
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from umbel.brokers.base import Broker, Subscription
     from umbel.worker.commands import Commander, CommandInfo
+    from umbel.worker.elections import Elections
     from umbel.worker.link import ConnectionPolicy
     from umbel.worker.settlement import Settlement
 
@@ -39,6 +41,7 @@ class ControlListener:
         policy: how long to wait before listening again after the connection was lost.
         accept: content types that may be decoded.
         serializer: of the answers.
+        elections: are told of the events that are heard beside orders; None: there are none.
         on_return: awaited when it hears again after the connection was lost: orders may have been missed.
     """
 
@@ -53,6 +56,7 @@ class ControlListener:
         policy: ConnectionPolicy,
         accept: frozenset[str],
         serializer: str,
+        elections: Elections | None = None,
         on_return: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self.listener = Listener("Remote control", subscription, self.hear, policy, logger, on_return)
@@ -62,6 +66,7 @@ class ControlListener:
         self._settlement = settlement
         self._accept = accept
         self._serializer = serializer
+        self._elections = elections
         self._complained = False
 
     async def open(self) -> None:
@@ -74,6 +79,8 @@ class ControlListener:
 
     async def close(self) -> None:
         """Listen no more. Safe twice."""
+        if self._elections is not None:
+            self._elections.close()
         await self.listener.close()
 
     async def hear(self, payload: bytes) -> None:
@@ -86,6 +93,9 @@ class ControlListener:
             log = logger.debug if self._complained else logger.error
             self._complained = True
             log("Cannot decode control message: %r", error)
+            return
+        if self._elections is not None and body.get("type") in {ELECT, ACK}:
+            self._elections.hear(body)
             return
         clock = headers.get("clock")
         self._commander.clock.adjust(clock)

@@ -38,7 +38,6 @@ _UNUSED: Final = frozenset(
         "scheduler",
         "setup_defaults",
         "use_eventloop",
-        "without_gossip",
         "without_heartbeat",
         "without_mingle",
     }

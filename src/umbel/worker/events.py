@@ -70,7 +70,7 @@ class Events:
         self._interval = interval
         self._busy = busy
         self._tick = tick
-        self._pid = os.getpid()
+        self.pid = os.getpid()
         self._waiting: deque[dict[str, Any]] = deque(maxlen=_ROOM)
         self._wake = asyncio.Event()
         self._publisher: AsyncPublisher | None = None
@@ -88,10 +88,14 @@ class Events:
     def watched(self) -> None:
         """A monitor has shown itself: heartbeats come as often as they were set to, the first at once."""
         self._watched_until = asyncio.get_running_loop().time() + _WATCHED
+        self.beat()
+
+    def beat(self) -> None:
+        """Send a heartbeat now, whenever the next is due."""
         self.worker("worker-heartbeat", **self._state())
 
     def _add(self, type_: str, fields: dict[str, Any]) -> None:
-        self._waiting.append(make_event(type_, self._hostname, self._pid, self._tick(), fields))
+        self._waiting.append(make_event(type_, self._hostname, self.pid, self._tick(), fields))
         self._wake.set()
 
     def _state(self) -> dict[str, Any]:
@@ -126,7 +130,7 @@ class Events:
                 pass
             if due is not None and loop.time() >= due:
                 last = loop.time()
-                self.worker("worker-heartbeat", **self._state())
+                self.beat()
             # What else happens in this turn of the loop goes with it.
             await asyncio.sleep(0)
             self._wake.clear()

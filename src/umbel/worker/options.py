@@ -41,6 +41,7 @@ class WorkerOptions(msgspec.Struct, frozen=True, kw_only=True):
     state_db: str | None = None  #: path of the state file, see ``statedb``
     task_events: bool = False
     heartbeat_interval: float = 2.0  #: seconds between heartbeat events while somebody watches; 0: none
+    elections: bool = True  #: take part in elections among workers
     lease: float = 10.0
     brief_seconds: float = 0.001
     reserve_seconds: float = 0.05
@@ -92,6 +93,7 @@ def resolve(conf: Settings, given: dict[str, Any]) -> WorkerOptions:
     fields["exclude_queues"] = names(fields.get("exclude_queues"))
     if fields.pop("without_heartbeat", False):
         fields["heartbeat_interval"] = 0.0
+    fields["elections"] = not fields.pop("without_gossip", False)
     if conf.worker_disable_prefetch:
         fields["prefetch_multiplier"] = 1
     for name, value in fields.items():

@@ -10,6 +10,7 @@ chords      completes those whose last part has ended
 broadcasts  copies of what is sent to all workers → intake, where the broker makes no queues for them
 control     hears orders and questions, see ``commands``
 events      tells monitors what happens
+elections   chooses one of the workers, where that is ordered
 scaling     grows and shrinks the pool
 """
 
@@ -31,6 +32,7 @@ from umbel.worker.commands import COMMANDS, Commander
 from umbel.worker.completion import Completion
 from umbel.worker.control import ControlListener
 from umbel.worker.early import EarlyAcks
+from umbel.worker.elections import Elections, addresses
 from umbel.worker.events import Events
 from umbel.worker.holding import Holding
 from umbel.worker.intake import Intake
@@ -305,7 +307,24 @@ class Parts:
     def revocations(self) -> Revocations:
         """Knows what the broker keeps of revoked tasks."""
         app = self._app
-        return Revocations(app.broker, self._revoked, app.conf.revoked_expires or 0.0)
+        return Revocations(
+            app.broker,
+            self._revoked,
+            self._revoked_stamps,
+            app.conf.revoked_expires or 0.0,
+            withdraw=lambda: self.link.withdraw(self.intake.plan.queues),
+            drop=lambda deliveries: self.intake.drop_revoked(deliveries),
+        )
+
+    @cached_property
+    def elections(self) -> Elections | None:
+        """Its part in elections among workers; None where it takes none."""
+        if not self._options.elections:
+            return None
+        return Elections(self._options.hostname, self.events, {"task": self._send_task})
+
+    def _send_task(self, task: Any) -> None:
+        self._app.signature(task).apply_async()
 
     @cached_property
     def control(self) -> ControlListener | None:
@@ -314,8 +333,11 @@ class Parts:
         if not (conf.worker_enable_remote_control and app.broker.capabilities.fanout):
             return None
         return ControlListener(
-            subscription=app.broker.subscriber(command_exchange(conf.control_exchange)),
+            subscription=app.broker.subscriber(exchange, also=also),
+            elections=self.elections,
             commander=self._commander(),
+        exchange = command_exchange(conf.control_exchange)
+        also = addresses(conf.event_exchange) if self.elections is not None else []
             commands=COMMANDS,
             broker=app.broker,
             settlement=self.settlement,
@@ -347,3 +369,4 @@ class Parts:
             shut_down=self._shut_down,
             loop=asyncio.get_running_loop(),
         )
+            elections=self.elections,

@@ -25,6 +25,7 @@ from umbel.brokers.amqp.subscription import AmqpSubscription
 from umbel.brokers.amqp.topology import MissingQueues, Topology
 from umbel.brokers.base import Capabilities
 from umbel.core.clock import SteadyClock
+from umbel.core.destination import Destination
 from umbel.stores.amqp import requests
 from umbel.stores.amqp.address import parse_addresses, warn_unknown
 from umbel.stores.amqp.failover import Failover
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
     from umbel.brokers.base import DeadLetter, Subscription
     from umbel.brokers.options import BrokerOptions
     from umbel.core.bindings import Binding
-    from umbel.core.destination import Destination
     from umbel.core.protocol import Envelope
     from umbel.core.topology import QueueDefinition
 
@@ -139,9 +139,16 @@ class AmqpBroker:
             identity, lease, self._failover, self._topology, sender, self._options, self.clock
         )
 
-    def subscriber(self, exchange: str, routing_key: str = "", exchange_type: str = "fanout") -> Subscription:
+    def subscriber(
+        self,
+        exchange: str,
+        routing_key: str = "",
+        exchange_type: str = "fanout",
+        also: Sequence[Destination] = (),
+    ) -> Subscription:
         """A queue of its own, gone with its connection."""
-        return AmqpSubscription(self._failover, exchange, routing_key, exchange_type)
+        to = Destination(exchange, routing_key, None, exchange_type)
+        return AmqpSubscription(self._failover, to, also)
 
     def depth(self, queue: str) -> int:
         """Messages waiting in a queue."""

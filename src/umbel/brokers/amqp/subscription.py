@@ -6,6 +6,7 @@ of remote control (``celery.pidbox``, ``reply.celery.pidbox``) are transient, al
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Final
 
 from umbel.brokers.amqp.messages import from_wire
@@ -15,10 +16,15 @@ from umbel.stores.amqp.faults import PRECONDITION_FAILED, ChannelClosedError
 from umbel.stores.amqp.link import open_link
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from umbel.core.destination import Destination
     from umbel.stores.amqp.failover import Failover
     from umbel.stores.amqp.link import Channel, Delivered, Link
 
 __all__ = ["AmqpSubscription"]
+
+logger = logging.getLogger("umbel.amqp")
 
 #: What Celery calls the exchanges of remote control ends so.
 _PIDBOX: Final = ".pidbox"
@@ -32,14 +38,14 @@ class AmqpSubscription:
     Raises BrokerError for an exchange type that cannot be listened to.
     """
 
-    def __init__(self, failover: Failover, exchange: str, routing_key: str, exchange_type: str) -> None:
-        if exchange_type not in _TYPES:
+    def __init__(self, failover: Failover, to: Destination, also: Sequence[Destination] = ()) -> None:
+        if to.exchange_type not in _TYPES:
             known = ", ".join(_TYPES)
-            raise BrokerError(f"expected an exchange of type {known} to listen to, not {exchange_type!r}")
+            raise BrokerError(f"expected an exchange of type {known} to listen to, not {to.exchange_type!r}")
         self._failover = failover
-        self._exchange = exchange
-        self._routing_key = routing_key
-        self._type = exchange_type
+        self._to = to
+        self._also = also
+        self._fanouts = {each.exchange: each for each in (to, *also) if each.exchange_type == "fanout"}
         self._arrivals = Arrivals()
         self._link: Link | None = None
 
@@ -56,16 +62,11 @@ class AmqpSubscription:
         self._link = link
 
     async def _listen(self, link: Link) -> None:
-        channel = await link.channel()
-        try:
-            await self._declare(channel)
-        except ChannelClosedError as error:
-            if error.code != PRECONDITION_FAILED:
-                raise
-            # It is there, and somebody wanted it otherwise than Celery does: it serves as well.
-            channel = await link.channel()
+        channel = await _declare(link, await link.channel(), self._to)
         queue, _, _ = await channel.declare_queue(durable=False, exclusive=True, auto_delete=True)
-        await channel.bind_queue(queue, self._exchange, self._routing_key)
+        await channel.bind_queue(queue, self._to.exchange, self._to.routing_key)
+        for to in self._also:
+            await _bind_too(link, queue, to)
         link.on_lost(lambda error: self._arrivals.end(str(error)))
         await channel.consume(
             queue,
@@ -75,13 +76,10 @@ class AmqpSubscription:
             on_cancel=lambda: self._arrivals.end("RabbitMQ has deleted the queue of a subscription"),
         )
 
-    async def _declare(self, channel: Channel) -> None:
-        durable = not self._exchange.endswith(_PIDBOX)
-        await channel.declare_exchange(self._exchange, _TYPES[self._type], durable=durable)
-
     def _hear(self, delivered: Delivered) -> None:
         # A fanout exchange gives everything to everybody, whatever the key.
-        if self._type == "fanout" and delivered.routing_key != self._routing_key:
+        fanout = self._fanouts.get(delivered.exchange)
+        if fanout is not None and delivered.routing_key != fanout.routing_key:
             return
         self._arrivals.put(
             from_wire(delivered.properties, delivered.body, delivered.exchange, delivered.routing_key)
@@ -97,3 +95,25 @@ class AmqpSubscription:
         if link is not None:
             await link.aclose()
         self._arrivals.end("the subscription is closed")
+
+
+async def _declare(link: Link, channel: Channel, to: Destination) -> Channel:
+    """Have an exchange; the channel to go on with."""
+    durable = not to.exchange.endswith(_PIDBOX)
+    try:
+        await channel.declare_exchange(to.exchange, _TYPES[to.exchange_type], durable=durable)
+    except ChannelClosedError as error:
+        if error.code != PRECONDITION_FAILED:
+            raise
+        # It is there, and somebody wanted it otherwise than Celery does: it serves as well.
+        return await link.channel()
+    return channel
+
+
+async def _bind_too(link: Link, queue: str, to: Destination) -> None:
+    """Lead one more exchange to the queue, if this user may; on a channel of its own, which a refusal closes."""
+    try:
+        channel = await _declare(link, await link.channel(), to)
+        await channel.bind_queue(queue, to.exchange, to.routing_key)
+    except ChannelClosedError as error:
+        logger.warning("Nothing is heard of %s in %s: %s", to.routing_key, to.exchange, error)

@@ -24,6 +24,8 @@ from umbel.brokers.redis.subscription import make_subscription
 from umbel.core.bindings import Bindings
 from umbel.core.clock import BrokerClock
 from umbel.core.protocol import pack_kombu
+from umbel.core.destination import Destination
+from umbel.core.ids import new_id
 from umbel.errors import BrokerConnectionError
 from umbel.stores.redis.address import parse_address
 from umbel.stores.redis.blocking import LinkPool
@@ -36,7 +38,6 @@ if TYPE_CHECKING:
     from umbel.brokers.base import DeadLetter, Subscription
     from umbel.brokers.options import BrokerOptions
     from umbel.core.bindings import Binding
-    from umbel.core.destination import Destination
     from umbel.core.protocol import Envelope
     from umbel.core.topology import QueueDefinition
     from umbel.stores.redis.scripts import Script
@@ -118,9 +119,16 @@ class RedisBroker:
             identity, lease, self._address, self._layout, self._options, self._declared, self.clock
         )
 
-    def subscriber(self, exchange: str, routing_key: str = "", exchange_type: str = "fanout") -> Subscription:
-        """Listens to a channel, or as a queue of its own bound to a direct exchange."""
-        return make_subscription(self._address, self._layout, exchange, routing_key, exchange_type)
+    def subscriber(
+        self,
+        exchange: str,
+        routing_key: str = "",
+        exchange_type: str = "fanout",
+        also: Sequence[Destination] = (),
+    ) -> Subscription:
+        """Listens to channels, or as a queue of its own bound to a direct exchange."""
+        to = Destination(exchange, routing_key, None, exchange_type)
+        return make_subscription(self._address, self._layout, to, also)
 
     def depth(self, queue: str) -> int:
         """Messages waiting in a queue's lists."""

@@ -19,8 +19,11 @@ from umbel.stores.redis.link import open_link
 from umbel.stores.redis.replies import check
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from umbel.brokers.base import Subscription
     from umbel.brokers.redis.layout import Layout
+    from umbel.core.destination import Destination
     from umbel.stores.redis.address import Address
     from umbel.stores.redis.link import Link
 
@@ -35,22 +38,31 @@ _TABLE_LIFETIME: Final = 60 * 60 * 1000
 
 
 def make_subscription(
-    address: Address, layout: Layout, exchange: str, routing_key: str, exchange_type: str
+    address: Address, layout: Layout, to: Destination, also: Sequence[Destination] = ()
 ) -> Subscription:
     """The subscription of an exchange's type. Raises BrokerError for types that cannot be listened to."""
-    if exchange_type in BROADCAST_TYPES:
-        return RedisSubscription(address, layout.fanout_channel(exchange, routing_key.replace("#", "*")))
-    if exchange_type == "direct":
-        return RedisReplyQueue(address, layout, exchange, routing_key)
-    raise BrokerError(f"expected an exchange of type fanout or direct to listen to, not {exchange_type!r}")
+    if to.exchange_type in BROADCAST_TYPES:
+        if also and not layout.fanout_patterns:
+            # Everything that is sent to an exchange goes over one channel: it would hear the whole fleet's events.
+            logger.info("Without fanout_patterns nothing of %s is listened to", also[0].exchange)
+            also = ()
+        return RedisSubscription(address, [_channels(layout, each) for each in (to, *also)])
+    if to.exchange_type == "direct":
+        return RedisReplyQueue(address, layout, to.exchange, to.routing_key)
+    raise BrokerError(f"expected an exchange of type fanout or direct to listen to, not {to.exchange_type!r}")
+
+
+def _channels(layout: Layout, to: Destination) -> bytes:
+    """The pattern of the channels to listen to."""
+    return layout.fanout_channel(to.exchange, to.routing_key.replace("#", "*"))
 
 
 class RedisSubscription:
-    """Listens to the channels that match a pattern, on a connection of its own."""
+    """Listens to the channels that match some patterns, on a connection of its own."""
 
-    def __init__(self, address: Address, pattern: bytes) -> None:
+    def __init__(self, address: Address, patterns: Sequence[bytes]) -> None:
         self._address = address
-        self._pattern = pattern
+        self._patterns = patterns
         self._arrivals = Arrivals()
         self._link: Link | None = None
 
@@ -60,7 +72,7 @@ class RedisSubscription:
         link = await open_link(self._address, self._on_push)
         try:
             # The confirmation is a push; the answer to what follows it says that it has been.
-            link.post(pack_command((b"PSUBSCRIBE", self._pattern)))
+            link.post(pack_command((b"PSUBSCRIBE", *self._patterns)))
             await link.call(b"PING")
         except BaseException:
             link.close()
@@ -108,16 +120,19 @@ class RedisReplyQueue:
         await self.close()
         link = await open_link(self._address)
         try:
-            deadline = int(time.time() * 1000) + _TABLE_LIFETIME
-            bind = pack_command((b"SADD", self._table, self._member))
-            # Should this process be killed, kombu deletes the table when nobody has used it for an hour.
-            keep = pack_command((b"ZADD", self._deadlines, b"GT", deadline, self._exchange))
-            for reply in await link.send(bind + keep, 2):
-                check(reply)
+            await self._bind(link)
         except BaseException:
             link.close()
             raise
         self._link = link
+
+    async def _bind(self, link: Link) -> None:
+        deadline = int(time.time() * 1000) + _TABLE_LIFETIME
+        bind = pack_command((b"SADD", self._table, self._member))
+        # Should this process be killed, kombu deletes the table when nobody has used it for an hour.
+        keep = pack_command((b"ZADD", self._deadlines, b"GT", deadline, self._exchange))
+        for reply in await link.send(bind + keep, 2):
+            check(reply)
 
     async def get(self) -> bytes:
         while True:
@@ -144,10 +159,13 @@ class RedisReplyQueue:
         # It may be waiting for an answer, and the server would do nothing else on it meanwhile.
         link.close()
         self._pop = None
-        unbind = pack_command((b"SREM", self._table, self._member))
         try:
             cleaner = await open_link(self._address)
-            await cleaner.send(unbind + pack_command((b"DEL", *self._keys)), 2)
+            await self._unbind(cleaner)
+            await cleaner.send(pack_command((b"DEL", *self._keys)))
             cleaner.close()
         except BrokerConnectionError as error:
             logger.debug("Left the queue of a subscription behind: %s", error)
+
+    async def _unbind(self, link: Link) -> None:
+        await link.send(pack_command((b"SREM", self._table, self._member)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import pytest_asyncio
@@ -51,7 +51,7 @@ class BroadcastContract(BrokerFixtures):
         """Opens a subscription, each with a Broker object of its own as separate workers have."""
         opened: list[Subscription] = []
 
-        async def open_one(exchange: str = EXCHANGE, *rest: str) -> Subscription:
+        async def open_one(exchange: str = EXCHANGE, *rest: Any) -> Subscription:
             broker = world.connect()
             if not broker.capabilities.fanout:
                 pytest.skip("this broker cannot broadcast")
@@ -202,6 +202,25 @@ class BroadcastContract(BrokerFixtures):
             publisher.send([Publication(to, broker.pack(envelope(name), to))], timeout=PATIENCE)
         assert await heard(all_of_it, 3) == ["1", "2", "3"]
         assert await heard(of_workers, 2) == ["2", "3"]
+        publisher.close()
+
+    async def test_one_subscription_may_hear_of_several_exchanges_in_order(
+        self, broker: Broker, subscribe: Subscribe
+    ) -> None:
+        more = [Destination("suite.events", f"worker.{kind}", None, "broadcast") for kind in ("a", "b.c")]
+        listener = await subscribe(EXCHANGE, "", "fanout", more)
+        other = Destination("suite.events", "worker.other", None, "broadcast")
+        orders = broadcast(broker, "1", "2", "3")
+        events = [Publication(to, broker.pack(envelope(to.routing_key), to)) for to in (*more, other)]
+        publisher = broker.publisher()
+        for publication in (orders[0], events[0], events[2], orders[1], events[1], orders[2]):
+            publisher.send([publication], timeout=PATIENCE)
+        assert await heard(listener, 5) == ["1", "worker.a", "2", "worker.b.c", "3"]
+        await listener.close()
+        publisher.send([events[0]], timeout=PATIENCE)
+        await listener.open()
+        publisher.send([events[1]], timeout=PATIENCE)
+        assert await heard(listener, 1) == ["worker.b.c"]
         publisher.close()
 
     async def test_events_that_nobody_hears_are_gone(self, broker: Broker, subscribe: Subscribe) -> None:

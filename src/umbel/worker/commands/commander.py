@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from umbel.pools.base import Pool
     from umbel.worker.autoscale import Scaling
     from umbel.worker.completion import Completion
+    from umbel.worker.elections import Elections
     from umbel.worker.events import Events
     from umbel.worker.holding import Holding
     from umbel.worker.intake import Intake
@@ -46,8 +47,7 @@ class Commander:
     """What the commands act upon: one worker's parts.
 
     ``clock`` is the process's logical clock. ``events`` is None where events cannot be sent, ``scaling`` where
-    the pool has one size. ``shut_down`` asks the
-    worker to stop as on TERM.
+    the pool has one size, ``elections`` where it takes part in none. ``shut_down`` asks the worker to stop as on TERM.
     """
 
     app: Umbel
@@ -68,6 +68,7 @@ class Commander:
     shut_down: Callable[[], None]
     clock: LogicalClock
     events: Events | None
+    elections: Elections | None = None
     started_at: float = field(default_factory=time.monotonic)
     loop: asyncio.AbstractEventLoop | None = None
     #: Of the order in hand: whether it is for every worker and its sender has left the keeping of ids to the workers.

@@ -149,7 +149,9 @@ async def heartbeat(worker: Commander, **_: Any) -> None:
 
 @builtin("control")
 async def election(worker: Commander, id: str, topic: str, action: Any = None, **_: Any) -> None:
-    """Hold an election among Celery's workers; this one does not stand."""
+    """Hold an election among the workers: who wins it carries out an action."""
+    if worker.elections is not None:
+        worker.elections.stand(id, topic, action)
 
 
 @builtin(

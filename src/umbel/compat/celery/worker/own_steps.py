@@ -39,6 +39,8 @@ class Consumer:
         self.steps: list[Any] = []
         self.connection: Any = None
         self.event_dispatcher: Any = None
+        #: The worker's part in elections, whose ``election_handlers`` a step may add to; None: it takes none.
+        self.gossip: Any = None
 
     def connect(self) -> None:
         """Have a connection, and events that go over one."""
@@ -89,6 +91,7 @@ class OwnSteps:
         """Start the steps: the worker takes tasks."""
         parts = self._worker.parts
         self._worker.pool = self._consumer.pool = parts.pool if parts is not None else None
+        self._consumer.gossip = parts.elections if parts is not None else None
         self._timer.ensure_started()
         self._thread.start()
 
