@@ -142,6 +142,10 @@ class Node:
         return f"<{type(self).__name__}: {self.name}>"
 
 
+#: The class by a name that ``MultiParser.Node`` does not hide.
+_Parsed = Node
+
+
 class NamespacedOptionParser:
     """Takes a command line apart; ``parse`` fills the attributes."""
 
@@ -184,7 +188,7 @@ class MultiParser:
             "--range-prefix": range_prefix,
         }
 
-    def parse(self, p: NamespacedOptionParser) -> Iterator[Node]:
+    def parse(self, p: NamespacedOptionParser) -> Iterator[_Parsed]:
         """The nodes. Raises KeyError for an index that no node has."""
         options: dict[str, str | None] = {**self._own, "--cmd": self.cmd, **p.options}
         rest = shlex.split(p.passthrough)[1:]
