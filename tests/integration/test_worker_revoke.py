@@ -13,6 +13,7 @@ from tests.integration.apps.stage import Stage, redis_stage, sqlite_stage
 from tests.support.servers import RedisServer
 from tests.support.waiting import wait_until
 from umbel import Umbel
+from umbel.brokers.base import RevokedTasks
 from umbel.errors import TaskRevokedError
 from umbel.results.handles import AsyncResult
 from umbel.worker.worker import Worker
@@ -96,15 +97,55 @@ def test_a_worker_that_starts_later_knows_what_was_revoked(stage: Stage) -> None
     assert [line[1] for line in stage.lines("note")] == ["other"]
 
 
+def test_delayed_and_waiting_tasks_are_taken_out_of_their_queues(stage: Stage) -> None:
+    """One that is due long after its revocation is forgotten would run otherwise."""
+    worker = stage.worker("-c1")
+    far, other = (stage.send("note", mark, countdown=10**6) for mark in ("far", "other"))
+    wait_until(lambda: stage.broker.delayed_depth("celery") == 2, what="both parked in the broker")
+    running = stage.send("hold", "running")
+    stage.wait_for("begun", "running")
+    waiting = [stage.send("note", number) for number in range(200)]  # more than the worker takes
+    depth = stage.broker.depth("celery")
+    stage.app.control.revoke([far.id, waiting[-1].id])
+    wait_until(lambda: stage.broker.delayed_depth("celery") == 1, what="the far one taken out")
+    wait_until(lambda: stage.broker.depth("celery") == depth - 1, what="the waiting one taken out")
+    refused(far, "revoked")
+    refused(waiting[-1], "revoked")
+    worker.wait_for_line(rf"Discarding revoked task: jobs\.note\[{far.id}\]")
+    stage.open()
+    assert running.get(timeout=10) == "running"
+    assert worker.terminate() == 0
+    # One that was revoked while nobody was there is taken out by who comes first.
+    other.revoke()
+    assert stage.broker.delayed_depth("celery") == 1
+    stage.worker("-c1", "-nlater@here")
+    refused(other, "revoked")
+    wait_until(lambda: stage.broker.delayed_depth("celery") == 0, what="the other one taken out")
+    assert waiting[-2].get(timeout=20) == 198
+    assert stage.lines("note", "199") == stage.lines("note", "far") == stage.lines("note", "other") == []
+
+
+def test_a_worker_that_starts_later_knows_which_stamps_were_revoked(stage: Stage) -> None:
+    stamped, other = (stage.app.signature("jobs.note", (number,)) for number in (1, 2))
+    stamped.stamp(customer="x")
+    other.stamp(customer="y")
+    first, second = stamped.apply_async(), other.apply_async()
+    stage.app.control.revoke_by_stamped_headers({"customer": ["x", "z"]})
+    stage.worker("-c1")
+    refused(first, "revoked")
+    assert second.get(timeout=10) == 2
+
+
 def test_what_is_revoked_for_some_workers_only_is_not_kept(stage: Stage) -> None:
     result = stage.send("note", "mine")
     stage.app.control.revoke(result.id, ["nobody@here"])
     stage.app.control.revoke(result.id, pattern="nobody*", matcher="glob")
-    assert stage.broker.revoked() == {}
+    stage.app.control.revoke_by_stamped_headers({"customer": "x"}, ["nobody@here"])
+    assert stage.broker.revoked() == RevokedTasks()
     stage.settings["revoked_expires"] = 0
     stage.app.conf.revoked_expires = 0
     result.revoke()
-    assert stage.broker.revoked() == {}
+    assert stage.broker.revoked() == RevokedTasks()
     stage.worker("-c1")
     assert result.get(timeout=10) == "mine"
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from umbel.core.destination import Destination
 from umbel.core.pidbox import KEPT, command_exchange, write_control
 from umbel.core.records import Publication
+from umbel.core.stamps import as_stamps, write_stamps
 from umbel.errors import BrokerConnectionError, BrokerError, ImproperlyConfigured
 
 if TYPE_CHECKING:
@@ -39,6 +40,13 @@ class Order(NamedTuple):
             return []
         ids = self.arguments.get("task_id") or ()
         return [ids] if isinstance(ids, str) else list(ids)
+
+    @property
+    def revoked_stamps(self) -> dict[str, list[Any]]:
+        """The stamps of which no worker is to run a task."""
+        if self.command != "revoke_by_stamped_headers" or self.destination or self.pattern:
+            return {}
+        return as_stamps(self.arguments.get("headers") or {})
 
 
 class Control:
@@ -118,8 +126,8 @@ class Control:
         target = Destination(command_exchange(conf.control_exchange), "", None, "fanout")
         expires = time() + order.timeout if order.timeout else 0
         headers: dict[str, Any] = {"clock": self.app.clock.forward(), "expires": expires}
-        if order.revoked and self._keep(order.revoked):
-            headers[KEPT] = True
+        if kept := self._keep(order):
+            headers[KEPT] = kept
         body = {
             "method": order.command,
             "arguments": order.arguments,
@@ -132,20 +140,20 @@ class Control:
         publication = Publication(target, broker.pack(envelope, target))
         self.app.sender.client.send_raw(publication, conf.broker_publish_timeout)
 
-    def _keep(self, task_ids: Sequence[str]) -> bool:
-        """Have the broker keep the ids of revoked tasks for workers that start later; whether it does."""
+    def _keep(self, order: Order) -> float:
+        """Have the broker keep what an order revokes for workers that start later; the seconds for which it does."""
         broker, expires = self.app.broker, self.app.conf.revoked_expires or 0.0
-        if not (broker.capabilities.revocations and expires):
-            return False
+        ids, stamps = order.revoked, order.revoked_stamps
+        if not (broker.capabilities.revocations and expires and (ids or stamps)):
+            return 0.0
         try:
-            broker.revoke(task_ids, expires)
+            return broker.revoke(ids, expires, write_stamps(stamps))
         except BrokerConnectionError:
             raise
         except BrokerError as error:
             # Such as a user of RabbitMQ's who may not make queues: those who run are told all the same.
             logger.warning("Workers that start later will not know that tasks are revoked: %s", error)
-            return False
-        return True
+            return 0.0
 
     def revoke(
         self,
@@ -206,7 +214,10 @@ class Control:
         signal: str | int | None = "SIGTERM",
         **kwargs: Any,
     ) -> list[dict[str, Any]] | None:
-        """Tell the workers not to run tasks that carry one of these stamps: names, each with a value or several."""
+        """Tell the workers not to run tasks that carry one of these stamps: names, each with a value or several.
+
+        Kept as revoked ids are, see ``revoke``.
+        """
         arguments = {"headers": dict(headers), "terminate": terminate, "signal": signal}
         return self.broadcast("revoke_by_stamped_headers", arguments, destination, **kwargs)
 

@@ -23,7 +23,7 @@ import msgspec
 from umbel.core.causes import Cause
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Sequence
+    from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
 
     from umbel.core.bindings import Binding
     from umbel.core.causes import Losses
@@ -61,7 +61,8 @@ class Capabilities(msgspec.Struct, frozen=True):
     atomic_replay: bool = (
         True  #: a replayed dead letter is in one place at any instant; otherwise it may be in two
     )
-    revocations: bool = False  #: keeps the ids of revoked tasks for workers that start later
+    revocations: bool = False  #: keeps the ids of revoked tasks, and stamps, for workers that start later
+    withdraws: bool = False  #: finds the messages of revoked tasks where they wait, see ``Consumer.withdraw``
 
 
 class Delivery(msgspec.Struct):
@@ -202,6 +203,15 @@ class Consumer(Protocol):
         priority first (on kombu's layout 0 is the highest), then oldest first; queues take turns.
         """
 
+    def withdraw(self, queues: Sequence[str]) -> AsyncIterator[Sequence[Delivery]]:
+        """Take out of queues, and of their delayed stores, the messages of tasks whose ids ``Broker.revoke`` has kept.
+
+        Only with ``capabilities.withdraws``. What is found is held as if it were fetched, and given a portion at a
+        time, between which others are served. The end means that each of the queues was searched, by this consumer or
+        another, after what was kept by then; several consumers that are asked do not all search. A message that moves
+        meanwhile may be passed over: whoever fetches it looks at its id. Raises BrokerConnectionError.
+        """
+
     async def begin(self, deliveries: Sequence[Delivery]) -> list[Losses]:
         """Note that work on redelivered messages begins now, and say how often each was lost with a consumer before.
 
@@ -310,6 +320,10 @@ class Broker(Protocol):
         Of type ``fanout`` it gets a copy of everything sent with this very routing key. Of type ``broadcast`` the
         routing key is a pattern: at its end ``#`` stands for any text. Of type ``direct``, only with
         ``capabilities.direct_subscriptions``, it has a queue of its own, bound for as long as it is open.
+
+        What is broadcast to one of ``also`` (``fanout`` or ``broadcast``, without patterns) it gets too, on the same
+        connection and in the order in which the broker has it. Where the broker would send it more than that, or does
+        not let it listen there, it goes without, and the log says so.
         """
 
     def depth(self, queue: str) -> int:
@@ -320,10 +334,6 @@ class Broker(Protocol):
 
     def held_depth(self) -> int:
         """Messages held by all consumers of this broker."""
-
-        What is broadcast to one of ``also`` (``fanout`` or ``broadcast``, without patterns) it gets too, on the same
-        connection and in the order in which the broker has it. Where the broker would send it more than that, or does
-        not let it listen there, it goes without, and the log says so.
 
     def purge(self, queue: str) -> int:
         """Delete what waits in a queue; says how many messages."""
@@ -337,15 +347,18 @@ class Broker(Protocol):
         Raises BrokerError where the broker cannot tell.
         """
 
-    def revoke(self, task_ids: Sequence[str], expires: float) -> None:
+    def revoke(self, task_ids: Sequence[str], expires: float, stamps: Sequence[str] = ()) -> float:
         """Keep the ids of revoked tasks for ``expires`` seconds from now, all of them in one step.
 
-        Only with ``capabilities.revocations``. It says no more than that: workers that run hear of them by remote
-        control, those that start later ask for ``revoked``.
+        ``stamps`` are kept beside them, as ``core.stamps.write_stamps`` has them. Only with
+        ``capabilities.revocations``. It says no more than that: workers that run hear of them by remote control, those
+        that start later ask for ``revoked``. A broker in which delayed messages cannot be found (without
+        ``capabilities.withdraws``) keeps them for as long as one may be under way, if that is longer. Gives the
+        seconds for which they are kept.
         """
 
-    def revoked(self) -> dict[str, float]:
-        """The ids that are kept, each with the seconds that are left to it; only with ``capabilities.revocations``."""
+    def revoked(self) -> RevokedTasks:
+        """What is kept; only with ``capabilities.revocations``."""
 
     def dead_count(self, queue: str) -> int:
         """How many dead letters a queue has."""
@@ -358,6 +371,13 @@ class Broker(Protocol):
 
     def close(self) -> None:
         """Close every connection made through this object. Safe twice."""
+
+
+class RevokedTasks(msgspec.Struct, frozen=True):
+    """Ids of revoked tasks, and revoked stamps as text, each with the seconds for which it is kept yet."""
+
+    ids: dict[str, float] = {}
+    stamps: dict[str, float] = {}
 
 
 class DeadLetter(msgspec.Struct):

@@ -8,11 +8,12 @@ from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 from umbel.brokers.arrivals import Arrivals
-from umbel.brokers.base import Capabilities, Delivery, records_of
+from umbel.brokers.base import Capabilities, Delivery, RevokedTasks, records_of
 from umbel.brokers.lost import tell_lost
 from umbel.brokers.memory_dead import MemoryDeadReader, bury, forget_expired, letters_of
 from umbel.brokers.options import BrokerOptions
 from umbel.brokers.redelivery import mark_redelivered
+from umbel.brokers.revoking import task_id_of
 from umbel.brokers.turns import rotate, take_turns
 from umbel.core.bindings import no_queue_bound, spread, spread_or_refuse
 from umbel.core.causes import Cause, Loss, add_losses, losses_of
@@ -23,7 +24,7 @@ from umbel.errors import BrokerError
 from umbel.stores.memory import Entry, Held, stores
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Sequence
+    from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
 
     from umbel.brokers.base import DeadLetter, Disposition, FetchPlan
     from umbel.core.bindings import Binding
@@ -43,7 +44,13 @@ class MemoryBroker:
     """The broker of one named store."""
 
     capabilities = Capabilities(
-        durable=False, shared=False, priorities=True, fanout=True, bindings=True, revocations=True
+        durable=False,
+        shared=False,
+        priorities=True,
+        fanout=True,
+        bindings=True,
+        revocations=True,
+        withdraws=True,
     )
 
     def __init__(self, name: str, options: BrokerOptions, *, clock: Clock | None = None) -> None:
@@ -124,19 +131,27 @@ class MemoryBroker:
         with self._store.lock:
             return list(self._store.bindings)
 
-    def revoke(self, task_ids: Sequence[str], expires: float) -> None:
+    def revoke(self, task_ids: Sequence[str], expires: float, stamps: Sequence[str] = ()) -> float:
         store = self._store
         with store.lock:
             now = store.clock.now()
-            for task_id in [each for each, gone_at in store.revoked.items() if gone_at <= now]:
-                del store.revoked[task_id]
-            for task_id in task_ids:
-                store.revoked[task_id] = max(now + expires, store.revoked.get(task_id, 0.0))
+            for table, kept in ((store.revoked, task_ids), (store.revoked_stamps, stamps)):
+                for each in [each for each, gone_at in table.items() if gone_at <= now]:
+                    del table[each]
+                for each in kept:
+                    table[each] = max(now + expires, table.get(each, 0.0))
+        return expires
 
-    def revoked(self) -> dict[str, float]:
+    def revoked(self) -> RevokedTasks:
         with self._store.lock:
             now = self._store.clock.now()
-            return {each: gone_at - now for each, gone_at in self._store.revoked.items() if gone_at > now}
+            tables = (self._store.revoked, self._store.revoked_stamps)
+            return RevokedTasks(
+                *(
+                    {each: gone_at - now for each, gone_at in table.items() if gone_at > now}
+                    for table in tables
+                )
+            )
 
     def close(self) -> None:
         """Nothing is open."""
@@ -262,6 +277,28 @@ class MemoryConsumer:
         with self._store.lock:
             first = [self._store.delayed[queue][0][0] for queue in plan.queues if self._store.delayed[queue]]
         return min([_LONGEST_WAIT, *(max(at - self._store.clock.now(), 0.001) for at in first)])
+
+    async def withdraw(self, queues: Sequence[str]) -> AsyncIterator[Sequence[Delivery]]:
+        with self._store.lock:
+            self._extend()
+            found = [self._hold(queue, entry) for queue in queues for entry in self._take_revoked(queue)]
+        yield found
+
+    def _take_revoked(self, queue: str) -> list[Entry]:
+        store, now = self._store, self._store.clock.now()
+
+        def is_revoked(entry: Entry) -> bool:
+            return store.revoked.get(task_id_of(entry.payload), 0.0) > now
+
+        waiting, delayed = store.waiting[queue], store.delayed[queue]
+        found = [entry for entry in waiting if is_revoked(entry)]
+        found += [entry for _, _, entry in delayed if is_revoked(entry)]
+        if found:
+            store.waiting[queue] = [entry for entry in waiting if not is_revoked(entry)]
+            store.delayed[queue] = [item for item in delayed if not is_revoked(item[2])]
+            heapq.heapify(store.waiting[queue])
+            heapq.heapify(store.delayed[queue])
+        return found
 
     async def begin(self, deliveries: Sequence[Delivery]) -> list[Losses]:
         with self._store.lock:

@@ -18,6 +18,7 @@ from umbel.brokers.sqlite_broadcasts import SqliteSubscription
 from umbel.brokers.sqlite_consumer import SqliteConsumer
 from umbel.brokers.sqlite_dead import DeadLetters, SqliteDeadReader
 from umbel.brokers.sqlite_messages import insert, lines_of, ring
+from umbel.brokers.sqlite_revoked import keep, kept
 from umbel.core.bindings import Bindings, no_queue_bound
 from umbel.core.destination import BROADCAST_TYPES
 from umbel.core.protocol import pack_native
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from sqlite3 import Connection
 
-    from umbel.brokers.base import DeadLetter
+    from umbel.brokers.base import DeadLetter, RevokedTasks
     from umbel.brokers.options import BrokerOptions
     from umbel.core.bindings import Binding
     from umbel.core.clock import Clock
@@ -42,19 +43,19 @@ _DEPTH: Final = "SELECT count(*) FROM messages WHERE queue = ? AND owner IS NULL
 _DELAYED_DEPTH: Final = "SELECT count(*) FROM messages WHERE queue = ? AND due IS NOT NULL"
 _HELD_DEPTH: Final = "SELECT count(*) FROM messages WHERE owner IS NOT NULL"
 _PURGE: Final = "DELETE FROM messages WHERE queue = ? AND owner IS NULL AND due IS NULL"
-_FORGET_REVOKED: Final = "DELETE FROM revoked WHERE gone_at <= ?"
-_REVOKE: Final = """
-INSERT INTO revoked (task_id, gone_at) VALUES (?, ?)
-ON CONFLICT (task_id) DO UPDATE SET gone_at = max(gone_at, excluded.gone_at)
-"""
-_REVOKED: Final = "SELECT task_id, gone_at FROM revoked WHERE gone_at > ?"
 
 
 class SqliteBroker:
     """The broker in one file."""
 
     capabilities = Capabilities(
-        durable=True, shared=False, priorities=True, fanout=True, bindings=True, revocations=True
+        durable=True,
+        shared=False,
+        priorities=True,
+        fanout=True,
+        bindings=True,
+        revocations=True,
+        withdraws=True,
     )
 
     def __init__(self, location: Location, options: BrokerOptions, *, clock: Clock | None = None) -> None:
@@ -148,20 +149,14 @@ class SqliteBroker:
     def bound(self) -> list[Binding]:
         return BindingTable(self._database, self._declared).everything()
 
-    def revoke(self, task_ids: Sequence[str], expires: float) -> None:
+    def revoke(self, task_ids: Sequence[str], expires: float, stamps: Sequence[str] = ()) -> float:
         now = self._database.clock.now()
-        rows = [(task_id, now + expires) for task_id in task_ids]
+        self._database.write(lambda connection: keep(connection, task_ids, stamps, now, now + expires))
+        return expires
 
-        def keep(connection: Connection) -> None:
-            connection.execute(_FORGET_REVOKED, (now,))
-            connection.executemany(_REVOKE, rows)
-
-        self._database.write(keep)
-
-    def revoked(self) -> dict[str, float]:
+    def revoked(self) -> RevokedTasks:
         now = self._database.clock.now()
-        rows = self._database.read(lambda connection: connection.execute(_REVOKED, (now,)).fetchall())
-        return {task_id: gone_at - now for task_id, gone_at in rows}
+        return self._database.read(lambda connection: kept(connection, now))
 
     def close(self) -> None:
         self._database.close()

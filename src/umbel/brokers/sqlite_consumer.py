@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 from umbel.brokers import sqlite_broadcasts as broadcasts
 from umbel.brokers import sqlite_dead as dead
 from umbel.brokers import sqlite_messages as messages
+from umbel.brokers import sqlite_revoked as revoked
 from umbel.brokers.base import records_of
 from umbel.brokers.turns import rotate
 from umbel.core.causes import losses_of
@@ -17,7 +18,7 @@ from umbel.stores.doorbell import LOOK_EVERY, MESSAGES, rung, topic_bits
 from umbel.stores.sqlite import put_results, ring_results
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import AsyncIterator, Callable, Collection, Sequence
     from concurrent.futures import Future
     from sqlite3 import Connection
 
@@ -136,6 +137,30 @@ class SqliteConsumer:
         if due is None:
             return LOOK_EVERY
         return min(LOOK_EVERY, max(due - self._database.clock.now(), 0.0))
+
+    async def withdraw(self, queues: Sequence[str]) -> AsyncIterator[Sequence[Delivery]]:
+        for queue in queues:
+            while wanted := await self._read(lambda connection: revoked.begin_search(connection, queue)):  # noqa: B023 - awaited at once
+                after: int | None = 0
+                while after is not None:
+                    taken, after = await self._run(lambda: self._withdraw(queue, after or 0))  # noqa: B023
+                    yield taken
+                await self._write(lambda connection: revoked.end_search(connection, queue, wanted))  # noqa: B023
+
+    async def _read(self, work: Callable[[Connection], T]) -> T:
+        return await self._run(lambda: self._database.read(work))
+
+    def _withdraw(self, queue: str, after: int) -> tuple[list[Delivery], int | None]:
+        now = self._database.clock.now()
+        found = self._database.read(lambda connection: revoked.look(connection, queue, after, now))
+        if not found.rows:
+            return [], found.after
+
+        def work(connection: Connection) -> list[Delivery]:
+            self._extend(connection)
+            return messages.take_out(connection, found.rows, self.identity)
+
+        return self._database.write(work), found.after
 
     async def begin(self, deliveries: Sequence[Delivery]) -> list[Losses]:
         tags = [messages.parse_tag(delivery.tag, self.identity) for delivery in deliveries]

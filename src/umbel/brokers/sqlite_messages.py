@@ -50,6 +50,11 @@ UPDATE messages SET owner = ?, deliveries = deliveries + 1 WHERE id = ?
 RETURNING id, deliveries, queue, payload, redelivered
 """
 
+_FREE: Final = (
+    "SELECT id FROM messages WHERE id IN (SELECT value FROM json_each(?)) AND owner IS NULL ORDER BY id"
+)
+_UNDELAY: Final = "UPDATE messages SET due = NULL WHERE id = ?"
+
 # Each of these does nothing unless the message is held, by this owner, since this delivery.
 _ACK: Final = "DELETE FROM messages WHERE id = ? AND deliveries = ? AND owner = ?"
 _TO_BACK: Final = """
@@ -141,6 +146,13 @@ def take(connection: Connection, queues: Sequence[str], limit: int, owner: str) 
     lines = [connection.execute(_FIRST_IN_LINE, (queue, limit)).fetchall() for queue in queues]
     chosen = take_turns([line for line in lines if line], limit)
     return [_hold(connection, owner, row) for row in chosen]
+
+
+def take_out(connection: Connection, rows: Sequence[int], owner: str) -> list[Delivery]:
+    """Take messages that wait or are delayed, whatever their turn; those that somebody holds by now are left out."""
+    free = connection.execute(_FREE, (json.dumps(list(rows)),)).fetchall()
+    connection.executemany(_UNDELAY, free)
+    return [_hold(connection, owner, row) for (row,) in free]
 
 
 def _hold(connection: Connection, owner: str, row: int) -> Delivery:

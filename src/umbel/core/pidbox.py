@@ -15,7 +15,7 @@ from umbel.errors import DecodeError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-#: Header of an order to revoke: who sent it has had the broker keep the ids.
+#: Header of an order to revoke: for how many seconds who sent it has had the broker keep the ids, or stamps.
 KEPT: Final = "kept"
 
 

@@ -96,6 +96,7 @@ class MemoryStore:
         #: Chords to be completed, by group, each with the instant from which on anyone may do so.
         self.due: dict[str, tuple[float, DueChord]] = {}
         self.revoked: dict[str, float] = {}  #: ids of revoked tasks, and when they are forgotten
+        self.revoked_stamps: dict[str, float] = {}  #: revoked stamps as text, likewise
         self.bindings = Bindings()
         #: Who listens, by exchange and routing key; called with each payload.
         self.listeners: defaultdict[tuple[str, str], set[Callable[[bytes], None]]] = defaultdict(set)

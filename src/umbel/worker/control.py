@@ -100,7 +100,9 @@ class ControlListener:
         clock = headers.get("clock")
         self._commander.clock.adjust(clock)
         if wanted:
-            self._commander.unkept = is_for_all(body) and not headers.get(KEPT)
+            kept = headers.get(KEPT)
+            self._commander.unkept = is_for_all(body) and not kept
+            self._commander.kept_for = float(kept) if isinstance(kept, (int, float)) else 0.0
             await self._carry_out(body)
 
     async def _carry_out(self, body: dict[str, Any]) -> None:

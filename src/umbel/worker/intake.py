@@ -171,6 +171,16 @@ class Intake:
 
     def _take_in(self, delivery: Delivery, now: float, *, copy: bool = False) -> None:
         try:
+    def drop_revoked(self, deliveries: Sequence[Delivery]) -> None:
+        """End messages that were taken out of queues because their tasks are revoked."""
+        with self._narrator.batch():
+            for delivery in deliveries:
+                job = self._read(delivery)
+                if job is not None:
+                    self._narrator.received(job, will_run=False)
+                    self._ledger.pop(job.seq)
+                    self._refusals.dropped(job, "revoked", "")
+
             job = self._read(delivery)
             if job is not None:
                 if copy:

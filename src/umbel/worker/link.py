@@ -17,7 +17,7 @@ from umbel.core.repeats import repeated
 from umbel.errors import BrokerConnectionError, BrokerError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
     from umbel.brokers.base import Consumer, Delivery, Disposition, FetchPlan
     from umbel.core.causes import Losses
@@ -116,6 +116,15 @@ class BrokerLink:
         """Make the connection anew though nobody has found it lost."""
         await self._recover(self._generation, BrokerConnectionError("messages wait that are not fetched"))
         self.waiting_since = None
+
+    async def withdraw(self, queues: Sequence[str]) -> AsyncIterator[Sequence[Delivery]]:
+        """As Consumer.withdraw; it ends early when the connection was lost and rebuilt meanwhile."""
+        generation = self._generation
+        try:
+            async for deliveries in self.consumer.withdraw(queues):
+                yield deliveries
+        except BrokerConnectionError as error:
+            await self._recover(generation, error)
 
     async def begin(self, deliveries: Sequence[Delivery]) -> list[Losses] | None:
         """As Consumer.begin; None when the connection was lost and rebuilt meanwhile."""

@@ -102,6 +102,7 @@ class Parts:
         loops += [listener.run() for listener in self.broadcasts]
         loops += [self.watchdog.run()]
         loops += [self.control.run()] if self.control is not None else []
+        loops += [self.revocations.run()] if self.revocations.withdraws else []
         loops += [self.events.run()] if self.events is not None else []
         loops += [self.scaling.run()] if self.scaling is not None else []
         return loops

@@ -7,6 +7,7 @@ import time
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Self
 
+from umbel.core.stamps import as_values, read_stamps
 from umbel.state import revoked_ids, revoked_stamps
 
 if TYPE_CHECKING:
@@ -48,19 +49,19 @@ class RevokedIds:
         """Remember an id, as the newest."""
         self.update((task_id,))
 
-    def update(self, task_ids: Iterable[str]) -> None:
-        """Remember some ids, as the newest."""
+    def update(self, task_ids: Iterable[str], kept: float = 0.0) -> None:
+        """Remember some ids, as the newest; for ``kept`` seconds where that is longer than others are remembered."""
         table, now = self.table, self._now()
         for task_id in task_ids:
             table.pop(task_id, None)
-            table[task_id] = now
+            table[task_id] = now + max(kept - self._expires, 0.0)
         self._forget(now)
 
     def recall(self, kept: Mapping[str, float]) -> None:
         """Remember ids that are to be forgotten in so many seconds; those that are known stay as they are."""
         table, now = self.table, self._now()
         for task_id, left in sorted(kept.items(), key=itemgetter(1)):
-            table.setdefault(task_id, now - max(self._expires - left, 0.0))
+            table.setdefault(task_id, now - (self._expires - left))
         self._forget(now)
 
     def discard(self, task_id: str) -> None:
@@ -103,17 +104,41 @@ class RevokedIds:
 class RevokedStamps:
     """The stamps whose tasks must not run: for each stamp's name the values that are revoked.
 
-    ``table`` is the process's one mapping; Celery's programs clear it (``celery.worker.state.revoked_stamps``).
+    ``table`` is the process's one mapping; Celery's programs clear it (``celery.worker.state.revoked_stamps``). What is
+    kept for a time is forgotten after it, when others come.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         self.table = revoked_stamps()
+        self._now = now
+        #: When to forget what is not remembered for ever: name, value, instant.
+        self._until: list[tuple[str, Any, float]] = []
 
-    def add(self, stamps: Mapping[str, Sequence[Any]]) -> None:
-        """Remember some values."""
+    def add(self, stamps: Mapping[str, Sequence[Any]], kept: float = 0.0) -> None:
+        """Remember some values, for ``kept`` seconds; 0: for as long as the process lives, as Celery does."""
+        self._forget()
         for name, values in stamps.items():
             known = self.table.setdefault(name, [])
+            self._until = [each for each in self._until if each[0] != name or each[1] not in values]
             known += [value for value in values if value not in known]
+            if kept:
+                self._until += [(name, value, self._now() + kept) for value in values]
+
+    def recall(self, kept: Mapping[str, float]) -> None:
+        """Remember what the broker keeps: stamps as text, and the seconds that are left to each."""
+        for text, left in kept.items():
+            for name, values in read_stamps([text]).items():
+                if any(value not in self.table.get(name, ()) for value in values):
+                    self.add({name: values}, left)
+
+    def _forget(self) -> None:
+        now = self._now()
+        for name, value, until in self._until:
+            if until <= now and value in (known := self.table.get(name, [])):
+                known.remove(value)
+                if not known:
+                    del self.table[name]
+        self._until = [each for each in self._until if each[2] > now]
 
     def matching(
         self, stamps: Mapping[str, Any] | None, wanted: Mapping[str, Sequence[Any]] | None = None
@@ -123,33 +148,9 @@ class RevokedStamps:
             return {}
         found: dict[str, list[Any]] = {}
         for name, values in (self.table if wanted is None else wanted).items():
-            if both := [value for value in _as_values(stamps.get(name)) if value in values]:
+            if both := [value for value in as_values(stamps.get(name)) if value in values]:
                 found[name] = both
         return found
 
     def __bool__(self) -> bool:
         return bool(self.table)
-
-
-def as_stamps(headers: Any) -> dict[str, list[Any]]:
-    """Names and values of stamps from a mapping, or from text such as ``name=value``.
-
-    Raises TypeError or ValueError for what is neither.
-    """
-    if isinstance(headers, dict):
-        return {name: _as_values(values) for name, values in headers.items()}
-    if not isinstance(headers, (list, tuple)):
-        raise TypeError(f"expected stamps as a mapping or a list of name=value, not {headers!r}")
-    stamps: dict[str, list[Any]] = {}
-    for each in headers:
-        name, equals, value = str(each).partition("=")
-        if not equals:
-            raise ValueError(f"expected a stamp as name=value, not {each!r}")
-        stamps.setdefault(name, []).append(value)
-    return stamps
-
-
-def _as_values(values: Any) -> list[Any]:
-    if values is None:
-        return []
-    return list(values) if isinstance(values, (list, tuple, set, frozenset)) else [values]

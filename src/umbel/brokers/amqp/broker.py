@@ -34,7 +34,7 @@ from umbel.stores.amqp.faults import NOT_FOUND, ChannelClosedError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from umbel.brokers.base import DeadLetter, Subscription
+    from umbel.brokers.base import DeadLetter, RevokedTasks, Subscription
     from umbel.brokers.options import BrokerOptions
     from umbel.core.bindings import Binding
     from umbel.core.protocol import Envelope
@@ -193,13 +193,12 @@ class AmqpBroker:
         """RabbitMQ's answer to any request: its fields. Raises ChannelClosedError when it is refused."""
         return self._asking.ask(request, _ANSWER_TIMEOUT)
 
-    def revoke(self, task_ids: Sequence[str], expires: float) -> None:
-        """Keep the ids of revoked tasks in a queue that is only ever looked at."""
-        if task_ids:
-            self._kept_ids.add(task_ids, expires)
+    def revoke(self, task_ids: Sequence[str], expires: float, stamps: Sequence[str] = ()) -> float:
+        """Keep the ids of revoked tasks, and stamps, in a queue that is only ever looked at."""
+        return self._kept_ids.add(task_ids, expires, stamps) if task_ids or stamps else expires
 
-    def revoked(self) -> dict[str, float]:
-        """The ids in that queue whose time is not over."""
+    def revoked(self) -> RevokedTasks:
+        """What is in that queue whose time is not over."""
         return self._kept_ids.read()
 
     def close(self) -> None:

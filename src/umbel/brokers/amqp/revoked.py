@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from umbel.brokers.amqp.delayed import LEVELS, level_name
+from umbel.brokers.base import RevokedTasks
 from umbel.core.destination import Destination
 from umbel.core.envelope import Envelope, pack_native
 from umbel.core.records import Publication
@@ -38,6 +40,12 @@ _TURN: Final = "umbel.revoked.turn"
 _MOST: Final = 50_000
 _DEFINITION: Final = QueueDefinition(QUEUE, arguments={"x-queue-type": "classic", "x-max-length": _MOST})
 _TO: Final = Destination("", QUEUE, QUEUE)
+#: What a message names: ids or stamps.
+_KIND: Final = "kind"
+_IDS: Final = "ids"
+_STAMPS: Final = "stamps"
+#: Milliseconds for which RabbitMQ keeps a message at the most, 49 days: who reads one after that finds nothing.
+_LONGEST_TTL: Final = 2**32 - 1
 #: Seconds for all that one call takes, the turns of others included.
 _TIMEOUT: Final = 30.0
 #: Seconds between attempts to have one's turn: from, to.
@@ -54,16 +62,37 @@ class KeptIds:
         self._sending = sending
         self._connect = connect
 
-    def add(self, task_ids: Sequence[str], expires: float) -> None:
-        """One more message."""
+    def add(self, task_ids: Sequence[str], expires: float, stamps: Sequence[str] = ()) -> float:
+        """A message more, or one for either kind; for how long they are kept."""
         self._topology.declare((), (_DEFINITION,))
-        headers: dict[str, Any] = {"gone_at": time.time() + expires}
-        properties = {"delivery_mode": 2, "expiration": str(int(expires * 1000))}
-        body = msgspec.json.encode(list(task_ids))
-        envelope = Envelope(headers, properties, "application/json", "utf-8", body)
-        self._sending.send([Publication(_TO, pack_native(envelope))], timeout=_TIMEOUT)
+        expires = max(expires, self._longest_way(expires))
+        kinds = ((_IDS, task_ids), (_STAMPS, stamps))
+        messages = [_message(kind, names, expires) for kind, names in kinds if names]
+        self._sending.send(messages, timeout=_TIMEOUT)
+        return expires
 
-    def read(self) -> dict[str, float]:
+    def _longest_way(self, enough: float) -> float:
+        """Seconds that a delayed message may be under way yet, if more than ``enough``: it cannot be found there.
+
+        One that waits in a level's queue will come through lower ones at the most.
+        """
+        for level in range(LEVELS - 1, -1, -1):
+            longest = 2.0 ** (level + 1)
+            if longest <= enough:
+                return 0.0
+            try:
+                _, waiting, _ = self._sending.ask(
+                    requests.declare_queue(level_name(level), passive=True), _TIMEOUT
+                )
+            except ChannelClosedError as error:
+                if error.code != NOT_FOUND:
+                    raise
+                return 0.0  # the levels are made together
+            if waiting:
+                return longest
+        return 0.0
+
+    def read(self) -> RevokedTasks:
         """What the messages say, without taking any; over a connection of its own, which nobody needs afterwards."""
         asking = self._connect()
         try:
@@ -71,11 +100,13 @@ class KeptIds:
         finally:
             asking.close()
         now = time.time()
-        found: dict[str, float] = {}
+        found = RevokedTasks({}, {})
         for message in messages:
-            left = float(message.properties["headers"]["gone_at"]) - now
-            for task_id in msgspec.json.decode(message.body, type=list[str]) if left > 0 else ():
-                found[task_id] = max(left, found.get(task_id, 0.0))
+            headers = message.properties["headers"]
+            left = float(headers["gone_at"]) - now
+            table = found.stamps if headers.get(_KIND) == _STAMPS else found.ids
+            for name in msgspec.json.decode(message.body, type=list[str]) if left > 0 else ():
+                table[name] = max(left, table.get(name, 0.0))
         return found
 
     def _look(self, asking: AmqpPublisher) -> list[Delivered]:
@@ -84,6 +115,13 @@ class KeptIds:
             return asking.peek(QUEUE, _MOST, _TIMEOUT)
         finally:
             asking.ask(requests.delete_queue(_TURN), _TIMEOUT)
+
+
+def _message(kind: str, names: Sequence[str], expires: float) -> Publication:
+    headers: dict[str, Any] = {"gone_at": time.time() + expires, _KIND: kind}
+    properties = {"delivery_mode": 2, "expiration": str(min(int(expires * 1000), _LONGEST_TTL))}
+    body = msgspec.json.encode(list(names))
+    return Publication(_TO, pack_native(Envelope(headers, properties, "application/json", "utf-8", body)))
 
 
 def _is_there(asking: AmqpPublisher) -> bool:

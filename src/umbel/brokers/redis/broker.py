@@ -10,11 +10,12 @@ Needs Redis 6.2 or Valkey. One server (or a primary with replicas); not a cluste
 
 from __future__ import annotations
 
+import math
 import re
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakSet
 
-from umbel.brokers.base import Capabilities
+from umbel.brokers.base import Capabilities, RevokedTasks
 from umbel.brokers.redis.consumer import RedisConsumer
 from umbel.brokers.redis.dead import DeadLetters, RedisDeadReader
 from umbel.brokers.redis.layout import make_layout
@@ -73,6 +74,7 @@ class RedisBroker:
         revocations=True,
         keeps=True,
     )
+        withdraws=True,
 
     def __init__(self, url: str, options: BrokerOptions) -> None:
         self._options = options
@@ -184,25 +186,38 @@ class RedisBroker:
             if cursor == b"0":
                 return list(found)
 
-    def revoke(self, task_ids: Sequence[str], expires: float) -> None:
-        """Keep the ids in a sorted set, by the instant at which each is forgotten."""
-        key, now = self._layout.revoked_key, self._server_time()
-        commands: list[tuple[Any, ...]] = [(b"ZREMRANGEBYSCORE", key, b"-inf", now)]
-        if task_ids:
-            scores = [part for task_id in task_ids for part in (now + expires, task_id)]
-            # GT: what was to be kept for longer is.
-            commands = [(b"MULTI",), *commands, (b"ZADD", key, b"GT", *scores), (b"EXEC",)]
-        self._ask(commands)
-
-    def revoked(self) -> dict[str, float]:
-        """The ids in the sorted set whose time is not over."""
+    def revoke(self, task_ids: Sequence[str], expires: float, stamps: Sequence[str] = ()) -> float:
+        """Keep the ids in a sorted set, by the instant at which each is forgotten, and stamps in another."""
         now = self._server_time()
-        [flat] = self._ask(
-            [(b"ZRANGEBYSCORE", self._layout.revoked_key, f"({now!r}", b"+inf", b"WITHSCORES")]
-        )
-        self._pool.close()  # a worker asks once: it need not keep the connection
+        for key, kept in ((self._layout.revoked_key, task_ids), (self._layout.revoked_stamps_key, stamps)):
+            commands: list[tuple[Any, ...]] = [(b"ZREMRANGEBYSCORE", key, b"-inf", now)]
+            if kept:
+                scores = [part for each in kept for part in (now + expires, each)]
+                # GT: what was to be kept for longer is.
+                commands = [(b"MULTI",), *commands, (b"ZADD", key, b"GT", *scores), (b"EXEC",)]
+            self._ask(commands)
+        if task_ids:
+            # Named last: whoever searches for it finds the ids.
+            last = (
+                b"SET",
+                self._layout.key("umbel:revocations"),
+                new_id(),
+                b"EX",
+                max(math.ceil(expires), 1),
+            )
+            self._ask([last])
+        return expires
+
+    def revoked(self) -> RevokedTasks:
+        """What is in the sorted sets whose time is not over."""
+        now = self._server_time()
+        layout = self._layout
+        return RevokedTasks(self._kept(layout.revoked_key, now), self._kept(layout.revoked_stamps_key, now))
+
+    def _kept(self, key: bytes, now: float) -> dict[str, float]:
+        [flat] = self._ask([(b"ZRANGEBYSCORE", key, f"({now!r}", b"+inf", b"WITHSCORES")])
         pairs = zip(flat[::2], flat[1::2], strict=True)
-        return {task_id.decode("utf-8", "replace"): float(gone_at) - now for task_id, gone_at in pairs}
+        return {each.decode("utf-8", "replace"): float(gone_at) - now for each, gone_at in pairs}
 
     def _server_time(self) -> float:
         [(seconds, microseconds)] = self._ask([(b"TIME",)])

@@ -20,6 +20,7 @@ from umbel.brokers.redis.publisher import Composer, check_all, declaration, fetc
 from umbel.brokers.redis.returning import Returns
 from umbel.brokers.redis.routing import Routes
 from umbel.brokers.redis.settling import Steps
+from umbel.brokers.redis.withdrawing import Withdrawals
 from umbel.core.causes import losses_of
 from umbel.core.clock import BrokerClock
 from umbel.core.ids import new_id
@@ -30,7 +31,7 @@ from umbel.stores.redis.replies import FullError, ReplyError, check, is_unknown_
 from umbel.stores.redis.scripts import load_script, pack_script
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Sequence
+    from collections.abc import AsyncIterator, Collection, Iterable, Sequence
 
     from umbel.brokers.base import Disposition, FetchPlan
     from umbel.brokers.options import BrokerOptions
@@ -80,6 +81,7 @@ class RedisConsumer:
         self._composer = Composer(layout, Routes(layout), bindings)
         self._steps = Steps(layout, options)
         self._returns = Returns(identity, layout)
+        self._withdrawals = Withdrawals(identity, lease, layout, self._connected, lambda: self._steps.taken)
         self._mark = Mark()
         self._clock = clock or BrokerClock()
         self._warned = False
@@ -276,6 +278,14 @@ class RedisConsumer:
         if link.lost is not None:
             raise BrokerConnectionError(str(link.lost))
         return link
+
+    async def withdraw(self, queues: Sequence[str]) -> AsyncIterator[Sequence[Delivery]]:
+        """As Consumer.withdraw."""
+        async for found in self._withdrawals.search(queues):
+            for each in found:
+                self._held[each.tag] = (each.queue, each.step)
+            self._steps.taken += len(found)
+            yield [Delivery(each.tag, each.queue, each.payload) for each in found]
 
     async def begin(self, deliveries: Sequence[Delivery]) -> list[Losses]:
         """As Consumer.begin."""

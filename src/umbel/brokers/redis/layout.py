@@ -103,6 +103,11 @@ class Layout(msgspec.Struct, frozen=True):
         """Zset of the ids of revoked tasks, by the epoch second at which each is forgotten."""
         return self.key("umbel:revoked")
 
+    @property
+    def revoked_stamps_key(self) -> bytes:
+        """Zset of revoked stamps (``core.stamps.write_stamps``), likewise."""
+        return self.key("umbel:revoked_stamps")
+
     def binding_key(self, exchange: str) -> bytes:
         """Set of ``<routing key><sep><pattern><sep><queue>``."""
         return self.key(f"_kombu.binding.{exchange}")

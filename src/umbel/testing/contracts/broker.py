@@ -19,7 +19,7 @@ from umbel.testing.contracts.broker_delivery import DeliveryContract
 from umbel.testing.contracts.broker_leases import LeaseContract
 from umbel.testing.contracts.broker_model import ModelContract
 from umbel.testing.contracts.broker_results import SharedStoreContract
-from umbel.testing.contracts.broker_revocations import RevocationContract
+from umbel.testing.contracts.broker_revocations import RevocationContract, WithdrawalContract
 from umbel.testing.contracts.broker_settlement import SettlementContract
 from umbel.testing.contracts.broker_traffic import TrafficContract
 from umbel.testing.contracts.support import LEASE, PATIENCE, BrokerWorld, ShiftedClock
@@ -36,6 +36,7 @@ class BrokerContract(
     BroadcastContract,
     BindingContract,
     RevocationContract,
+    WithdrawalContract,
     LossContract,
     DeadLetterContract,
     ModelContract,

@@ -73,6 +73,8 @@ class Commander:
     loop: asyncio.AbstractEventLoop | None = None
     #: Of the order in hand: whether it is for every worker and its sender has left the keeping of ids to the workers.
     unkept: bool = False
+    #: Otherwise for how many seconds its sender has had the broker keep them.
+    kept_for: float = 0.0
 
     def carry_out(self, command: Callable[..., Any], arguments: dict[str, Any]) -> Any:
         """Have the worker's loop run one of its own commands, for an application's command, which runs in a thread."""

@@ -6,8 +6,8 @@ import logging
 import signal as signals
 from typing import TYPE_CHECKING, Any, Final
 
+from umbel.core.stamps import as_stamps
 from umbel.worker.commands.panel import builtin, nok, ok
-from umbel.worker.revoked import as_stamps
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -22,9 +22,10 @@ async def _revoke(
 ) -> dict[str, object]:
     task_ids = _ids(task_id)
     number = signal_number(signal) if terminate else 0
-    worker.revoked.update(task_ids)
-    if worker.unkept:
-        await worker.revocations.keep(task_ids)
+    kept = await worker.revocations.keep(task_ids) if worker.unkept else worker.kept_for
+    worker.revoked.update(task_ids, kept)
+    if kept:
+        worker.revocations.search()
     begun = {job.header.id for job in worker.running()}
     if terminate:
         answer = _terminate(worker, task_ids, number)
@@ -66,7 +67,8 @@ async def revoke_by_stamped_headers(
     """Do not run tasks that carry one of these stamps."""
     number = signal_number(signal)
     wanted = as_stamps(headers)
-    worker.revoked_stamps.add(wanted)
+    kept = await worker.revocations.keep(stamps=wanted) if worker.unkept else worker.kept_for
+    worker.revoked_stamps.add(wanted, kept)
     if not terminate:
         return ok(f"headers {headers} flagged as revoked, but not terminated")
     found = {
