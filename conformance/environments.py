@@ -58,7 +58,7 @@ def ensure_third_parties() -> Path:
             say(f"making the environment {path.relative_to(ROOT)} (once)")
             for old in CACHE.glob("conformance-thirdparty-*"):
                 shutil.rmtree(old)
-            python = make_venv(path, sys.executable)
+            python = make_venv(path, sys.executable, with_pip=False)
             install_lock(python, umbel, "--quiet")
             # Their own requirements name celery, which is Umbel here.
             install_lock(python, others, "--quiet", "--no-deps")

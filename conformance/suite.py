@@ -8,7 +8,7 @@ import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from scripts.environments import CACHE, exclusively, run, say
+from scripts.environments import CACHE, exclusively, pip_of, run, say
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,7 +38,7 @@ def _download(python: Path) -> Path:
 
 
 def _pip_download(python: Path, *arguments: str) -> None:
-    run([str(python), "-m", "pip", "download", "--quiet", "--disable-pip-version-check", *arguments])
+    run([*pip_of(python), "download", "--quiet", "--disable-pip-version-check", *arguments])
 
 
 def _unpack(sdist: Path, folder: Path) -> None:

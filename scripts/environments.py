@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
+import importlib.util
 import shutil
 import subprocess
 import sys
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parent.parent
 CACHE = ROOT / ".cache"
 
+#: Whether this interpreter's pip can serve other environments: making one for each takes seconds.
+_HAS_PIP = importlib.util.find_spec("pip") is not None
 #: Written last, so that an environment whose making was interrupted is made again.
 _COMPLETE = "complete"
 
@@ -51,10 +54,10 @@ def exclusively(name: str) -> Iterator[None]:
         yield
 
 
-def make_venv(path: Path, interpreter: str) -> Path:
-    """Make an empty virtual environment and give its interpreter."""
+def make_venv(path: Path, interpreter: str, *, with_pip: bool = True) -> Path:
+    """Make an empty virtual environment and give its interpreter; one that can do without a pip of its own has none."""
     if Path(interpreter).resolve() == Path(sys.executable).resolve():
-        venv.create(path, with_pip=True, clear=True)
+        venv.create(path, with_pip=with_pip or not _HAS_PIP, clear=True)
     else:
         run([interpreter, "-m", "venv", "--clear", str(path)])
     return python_of(path)
@@ -67,7 +70,14 @@ def python_of(path: Path) -> Path:
 
 def pip_install(python: Path, *arguments: str) -> None:
     """Run ``pip install``; its progress goes to standard error."""
-    run([str(python), "-m", "pip", "install", "--disable-pip-version-check", *arguments])
+    run([*pip_of(python), "install", "--disable-pip-version-check", *arguments])
+
+
+def pip_of(python: Path) -> list[str]:
+    """The command that begins with an environment's pip: its own, or this interpreter's."""
+    if (python.parent / "pip").exists():
+        return [str(python), "-m", "pip"]
+    return [sys.executable, "-m", "pip", "--python", str(python)]
 
 
 def install_lock(python: Path, lock: Path, *options: str) -> None:
@@ -96,7 +106,7 @@ def ensure_environment(name: str, lock: Path, *, interpreter: str = sys.executab
             say(f"making the environment {path.relative_to(ROOT)} from {lock.relative_to(ROOT)} (once)")
             for old in CACHE.glob(f"{name}-{'?' * len(stamp)}"):
                 shutil.rmtree(old)
-            install_lock(make_venv(path, interpreter), lock, "--quiet")
+            install_lock(make_venv(path, interpreter, with_pip=False), lock, "--quiet")
             (path / _COMPLETE).touch()
             say(f"{path.relative_to(ROOT)} is ready after {time.monotonic() - started:.0f} s")
     return python_of(path)

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from conformance.environments import ensure_python
+from conformance.environments import ensure_python, ensure_third_parties
 from tests.support.peers import run_script
 from tests.support.servers import RedisServer
 from tests.support.workers import WorkerProcess
@@ -90,7 +90,7 @@ def _renamed_imports() -> list[tuple[str, str]]:
 
 @pytest.fixture(scope="module")
 def pythons() -> dict[str, Path]:
-    return {"celery": ensure_python("celery"), "umbel": ensure_python("umbel")}
+    return {"celery": ensure_python("celery"), "umbel": ensure_third_parties()}
 
 
 @pytest.fixture(params=list(PACKAGES))
