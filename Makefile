@@ -10,8 +10,8 @@ BIN = .venv/bin
 
 # What `make test` and `make bench` pass on, for example: make test ARGS="tests/unit -x"
 ARGS ?=
-# Tests run in this many processes; those of one file stay together, since they share servers and workers.
-JOBS ?= 2
+# Tests run in so many processes (three for two cores); those of one file stay together: they share servers and workers.
+JOBS ?=
 SUITE ?= throughput
 BROKER ?= redis
 PAIR ?= redis+redis
@@ -36,7 +36,7 @@ check: env ## Lint, formatting, types, layers and budgets
 
 test: ## Run every test, with private servers on free ports; a few that fail run again, alone (ARGS="tests/unit -x" narrows it)
 	@$(BOOTSTRAP) --servers
-	@$(BIN)/python -m scripts.suite --jobs $(JOBS) $(ARGS)
+	@$(BIN)/python -m scripts.suite $(if $(JOBS),--jobs $(JOBS)) $(ARGS)
 
 format: env ## Format the code and mend what ruff can mend
 	$(BIN)/ruff check --fix

@@ -22,17 +22,20 @@ if TYPE_CHECKING:
 _FAILED: Final = 1  # pytest's status when tests have failed, and nothing else has
 _CHANCE: Final = 10
 _AGAIN: Final = 2
+_MOST_JOBS: Final = 8  # each has servers of its own
 _MEMORY: Final = ROOT / ".pytest_cache" / "v" / "cache" / "lastfailed"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run pytest with the options given after ``--jobs N``; the exit status of its last run."""
     parser = argparse.ArgumentParser(prog="python -m scripts.suite", description=__doc__)
-    parser.add_argument("--jobs", default="2", help="how many processes (default: 2)")
+    parser.add_argument("--jobs", type=int, default=_jobs(), help="how many processes (default: %(default)s)")
     known, options = parser.parse_known_args(arguments)
     _MEMORY.unlink(missing_ok=True)
+    if all(option.startswith("-") for option in options):  # nothing is named: every test
+        _run("-m", "tests.support.environments")
     # The files come in the order of tests/support/order.py, not in that of the number of their tests.
-    status = _pytest("-n", known.jobs, "--dist", "loadfile", "--no-loadscope-reorder", *options)
+    status = _pytest("-n", str(known.jobs), "--dist", "loadfile", "--no-loadscope-reorder", *options)
     failed = _failed()
     if status != _FAILED or not 0 < len(failed) <= _CHANCE:
         return status
@@ -50,11 +53,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return status
 
 
+def _jobs() -> int:
+    """Three for two cores: tests wait for half of their time, for leases to lapse and for processes to begin."""
+    return min(_MOST_JOBS, max(2, len(os.sched_getaffinity(0)) * 3 // 2))
+
+
 def _pytest(*options: str) -> int:
+    return _run("-m", "pytest", *options)
+
+
+def _run(*arguments: str) -> int:
     # Hundreds of processes are started: where none may keep what it compiled, each compiles the whole package.
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
-    command = [sys.executable, "-m", "pytest", *options]
-    return subprocess.run(command, cwd=ROOT, check=False, env=environment).returncode
+    return subprocess.run([sys.executable, *arguments], cwd=ROOT, check=False, env=environment).returncode
 
 
 def _failed() -> list[str]:

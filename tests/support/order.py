@@ -1,6 +1,6 @@
 """The order in which files are run: those that take long first, so that no process is left alone with one at the end.
 
-A file that is missing here is run after those of its folder that are not. What is named here and gone does no harm.
+A file that is not named comes after all that are, by its folder.
 """
 
 from __future__ import annotations
@@ -9,7 +9,17 @@ from pathlib import Path
 from typing import Final
 
 #: The longest files, the longest first (seconds on two cores: `make test ARGS=--durations=0` tells).
-LONGEST: Final[tuple[str, ...]] = ()
+LONGEST: Final = (
+    "test_amqp_faults.py",
+    "test_remote_control.py",
+    "test_faults.py",
+    "test_chaos.py",
+    "test_migration.py",
+    "test_third_parties.py",
+    "test_worker_shutdown.py",
+    "test_workflows.py",
+    "test_load.py",
+)
 #: What starts servers and workers, before what does not.
 _FOLDERS: Final = ("interop", "acceptance", "integration", "contracts", "unit")
 

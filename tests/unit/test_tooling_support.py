@@ -13,6 +13,7 @@ import pytest
 
 from scripts import budgets
 from scripts.environments import ROOT
+from tests.support import order
 from tests.support.processes import cpu_seconds, is_alive, pss_bytes, session, tree, wait_gone
 from tests.support.servers import RedisServer, ServerDiedError, ServerProcess, free_port
 from tests.support.waiting import NeverHappenedError, wait_until, wait_until_async
@@ -175,6 +176,16 @@ def test_lock_files_hold_versions_and_hashes_only(lock: Path) -> None:
             part for part in ("://", "file:", "--index-url", "--find-links", " @ ") if part in line
         }
         assert line.startswith("    --hash=sha256:") or "==" in line
+
+
+def test_long_files_begin_first_and_unit_tests_last() -> None:
+    files = {path.name: path for path in (ROOT / "tests").rglob("test_*.py")}
+    first = [files[name] for name in order.LONGEST]
+    others = [path for path in files.values() if path not in first]
+    in_order = sorted(files.values(), key=order.rank)
+    assert in_order[: len(first)] == first
+    assert in_order[-1].parent.name == "unit"
+    assert max(map(order.rank, first)) < min(map(order.rank, others))
 
 
 def test_budgets_name_what_is_too_long_and_too_tangled(tmp_path: Path) -> None:
