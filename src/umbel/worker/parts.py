@@ -333,12 +333,12 @@ class Parts:
         app, conf = self._app, self._app.conf
         if not (conf.worker_enable_remote_control and app.broker.capabilities.fanout):
             return None
+        exchange = command_exchange(conf.control_exchange)
+        also = addresses(conf.event_exchange) if self.elections is not None else []
         return ControlListener(
             subscription=app.broker.subscriber(exchange, also=also),
             elections=self.elections,
             commander=self._commander(),
-        exchange = command_exchange(conf.control_exchange)
-        also = addresses(conf.event_exchange) if self.elections is not None else []
             commands=COMMANDS,
             broker=app.broker,
             settlement=self.settlement,
@@ -367,7 +367,7 @@ class Parts:
             settlement=self.settlement,
             clock=self._app.clock,
             events=self.events,
+            elections=self.elections,
             shut_down=self._shut_down,
             loop=asyncio.get_running_loop(),
         )
-            elections=self.elections,
