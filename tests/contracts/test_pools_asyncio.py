@@ -212,3 +212,44 @@ async def test_it_leaves_when_its_jobs_have_ended(tmp_path: Path) -> None:
     await stopping
     assert len(seen.reports) == 3
     assert seen.lost == {}
+
+
+async def test_what_waits_for_one_of_many_slots_waits_for_the_first_that_is_free() -> None:
+    async with running(pool := AsyncioPool(ScriptedRunner, 1, slots=200)) as seen:
+        pool.submit([job(seq, "sleep 0.02", brief=True) for seq in range(200)])
+        await seen.all_ended(200)
+        # As many as end in two milliseconds, though each of them takes longer.
+        assert 1 <= pool.depth() <= 20
+
+
+async def test_what_waits_behind_a_full_loop_stays_there_for_a_while(tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    async with running(pool := AsyncioPool(ScriptedRunner, 1, slots=4)) as seen:
+        pool.submit([job(seq, "sleep 0", brief=True) for seq in range(4)])
+        await seen.all_ended(4)
+        begun = time.monotonic()
+        pool.submit([job(seq, f"await {gate}", brief=True) for seq in range(10, 16)])
+        await eventually(lambda: seen.returned == [14, 15])
+        assert time.monotonic() - begun > 0.2
+        gate.touch()
+        await seen.reported(10, 11, 12, 13)
+
+
+async def test_what_waits_behind_a_full_loop_goes_to_one_with_room(tmp_path: Path) -> None:
+    gates = [tmp_path / "first", tmp_path / "second"]
+    pool = AsyncioPool(ScriptedRunner, 2, slots=2)
+    feeder = Feeder(pool, [f"await {gates[seq % 2]}" for seq in range(4)] + ["pid"] * 2)
+    await pool.start(feeder)
+    try:
+        # Their ends feed the rest.
+        pool.submit([job(seq, "sleep 0", brief=True) for seq in range(100, 104)])
+        await feeder.reported(*range(100, 104))
+        await eventually(lambda: len(pool.begun()) >= 4)
+        gates[0].touch()
+        # The other two go on to hold half of the slots; nothing waits behind them.
+        await feeder.reported(0, 2, 4, 5)
+        assert not {1, 3} & set(feeder.reports)
+        gates[1].touch()
+        await feeder.reported(1, 3)
+    finally:
+        await pool.stop(0.0)

@@ -610,3 +610,41 @@ async def test_tasks_that_leak_a_mebibyte_a_run_keep_within_bounds() -> None:
     assert feeder.lost == {}
     # Two at their limit and their reliefs, which grow too; what 400 runs leak is ten times as much as two may have.
     assert most < 4 * limit + 100 * 1024
+
+
+class HeldBack(ScriptedRunner):
+    """Its processes do not come up while there is a file."""
+
+    gate = Path()
+
+    def process_init(self) -> None:
+        while self.gate.exists():
+            time.sleep(0.01)
+
+
+async def test_a_process_that_grows_on_while_nobody_can_relieve_it_gets_no_more_jobs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(HeldBack, "gate", tmp_path / "gate")
+    limit = 30 * 1024
+    pool = PreforkPool(HeldBack, 1, max_memory_per_child=limit)
+    feeder = Feeder(pool, ["keep 1 0.005"] * 300, brief=False)
+    await pool.start(feeder)
+    (first,) = pool.pids()
+    HeldBack.gate.touch()
+    feeder.feed()
+    seen, since = 0, time.monotonic()
+
+    def stands_still() -> bool:
+        nonlocal seen, since
+        if len(feeder.reports) != seen:
+            seen, since = len(feeder.reports), time.monotonic()
+        return seen > 0 and time.monotonic() - since > 1.0
+
+    await eventually(stands_still, 60.0)
+    assert first not in pool.pids() or private(first) < 4 * limit
+    assert 60 - 5 <= seen < 200
+    HeldBack.gate.unlink()
+    await eventually(lambda: len(feeder.reports) == 300, 60.0)
+    assert feeder.lost == {}
+    await pool.stop(PATIENCE)

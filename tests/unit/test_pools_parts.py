@@ -225,6 +225,14 @@ def test_depth_follows_how_long_jobs_take() -> None:
     assert pace.depth() == 0
 
 
+def test_depth_behind_many_slots_is_what_ends_in_all_of_them() -> None:
+    pace = Pace(0.002, 1000)
+    pace.note(64 * 0.1, 64)
+    assert pace.depth() == 16  # one ends every 0.1 ms, and costs 20 us
+    pace.note(64 * 10.0, 64)
+    assert pace.depth() == 0
+
+
 @given(slots=st.integers(1, 4), held=st.integers(0, 300), depth=st.integers(0, 64), left=st.integers(0, 20))
 def test_room_keeps_to_the_allowance(slots: int, held: int, depth: int, left: int) -> None:
     member = Member(slots, left, lambda member: None)

@@ -66,7 +66,7 @@ class Station:
     def after_job(self) -> None:
         """Between two jobs: has this process grown too big? It goes on until it is told to leave."""
         if self._memory is not None and (used := self._memory.excess()) is not None:
-            self._memory = None
+            self._memory = self._memory.next(used)
             self.outbox.send(frames.HEAVY, used)
 
     def _on_slots(self, slots: int) -> None:

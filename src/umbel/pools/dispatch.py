@@ -14,6 +14,7 @@ from umbel.pools.base import Lost, Report, Work
 from umbel.pools.deadlines import Deadlines
 from umbel.pools.frames import Cancel, Deadline, FrameWriter, Started
 from umbel.pools.member import RESET_FRAME, Member, Phase, control_frame
+from umbel.pools.memory import TOO_HEAVY
 from umbel.pools.pace import Pace
 from umbel.pools.relay import handle_record
 from umbel.pools.staff import Staff
@@ -32,6 +33,9 @@ logger = logging.getLogger(__name__)
 _RECEIVE_BYTES = 256 * 1024
 #: Every so often, in seconds, while a process holds more than it can begin: does it move? It must between two looks.
 _LOOK_EVERY = 0.003
+#: The same as long as no other process has room for what waits behind the many jobs of a loop, of which one may end
+#: any moment.
+_LOOK_AGAIN = 0.25
 #: Seconds for the end of a process to become known after its link has closed, before it is killed.
 _EOF_GRACE = 1.0
 #: Signals that end a process without ado, so that no job is asked before.
@@ -46,15 +50,25 @@ class ProcessPool:
     def __init__(self, options: PoolOptions, launcher: Launcher) -> None:
         self.size = options.processes * options.slots
         self._launcher = launcher
-        self._pace = Pace(options.brief_seconds)
+        # What waits for one of a loop's many slots waits for whichever is free first.
+        self._pace = Pace(options.brief_seconds, options.slots if options.loop else 1)
         self._staff = Staff(
-            options, launcher, self._pace, self._on_exit, self._on_launch, self._when_blocked, self._on_change
+            options,
+            launcher,
+            self._pace,
+            self._on_exit,
+            self._on_launch,
+            self._when_blocked,
+            self._on_heavy,
+            self._on_change,
         )
         self._deadlines = Deadlines(self._on_due)
         self._threads = options.threads
         self._loop_slots = options.loop
+        self._most_memory = options.max_memory_per_child or 0
         self._limited = options.max_tasks_per_child is not None
         self._watches_memory = options.max_memory_per_child is not None and launcher.can_kill
+        self.shares = options.slots > 1
         # Only processes with one slot do. Those that are worn out by a number of jobs have every job counted here.
         self.runs_on = launcher.can_kill and not options.threads and not self._limited
         self._open: list[Member] = []
@@ -296,7 +310,7 @@ class ProcessPool:
             self._staff.came_up(member)
             self._tell_room()
         elif kind == frames.HEAVY:
-            self._staff.replace(member)
+            self._on_heavy(member, msgspec.msgpack.decode(body, type=int))
         elif kind == frames.LOG:
             handle_record(body)
         elif kind == frames.CANCELLED:
@@ -309,6 +323,16 @@ class ProcessPool:
             member.failure = msgspec.msgpack.decode(body, type=str)
         else:
             raise msgspec.DecodeError(f"unknown kind of frame {kind}")
+
+    def _on_heavy(self, member: Member, used: int) -> None:
+        """A process has grown too big, to so many KiB: it goes on until another is up, unless it grows on and on."""
+        if used <= self._most_memory * TOO_HEAVY or not self._launcher.can_kill:
+            self._staff.replace(member)
+            return
+        self._staff.bench(member)
+        # What it has not begun may run elsewhere, or wait for its successor.
+        self._return_from(member)
+        self._staff.balance()
 
     def _tell_room(self) -> None:
         """Slots have become free though no job has ended."""
@@ -450,13 +474,20 @@ class ProcessPool:
         for member in list(self._staff.members):
             if len(member.held) <= member.slots or member.resetting:
                 continue
-            if member.looked_at == member.finished:
-                self._return_from(member)
-            else:
+            if member.looked_at != member.finished:
                 member.looked_at = member.finished
+                member.stalled_at = asyncio.get_running_loop().time()
                 waiting = True
+            elif self._loop_slots and not self._is_stuck(member):
+                waiting = True
+            else:
+                self._return_from(member)
         if waiting and self._look is None:
             self._look_later()
+
+    def _is_stuck(self, member: Member) -> bool:
+        """Whether what waits for a slot of its would be better off elsewhere."""
+        return self._free > 0 or asyncio.get_running_loop().time() - member.stalled_at >= _LOOK_AGAIN
 
     def _take_back(self, member: Member) -> list[int]:
         returned = member.take_back()

@@ -53,6 +53,7 @@ class Member:
         self.failure = ""  #: why it could not come up, in its own words
         self.blame: dict[int, str] = {}  #: jobs that its process is being ended for, and the cause
         self.looked_at = -1  #: ``finished`` when it was last looked whether it moves
+        self.stalled_at = 0.0  #: when it was last seen to move, by the loop's clock
         self._reader = FrameReader()
         self._on_blocked = on_blocked
         self._outgoing: list[memoryview] = []

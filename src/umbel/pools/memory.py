@@ -8,6 +8,8 @@ import sys
 import time
 from pathlib import Path
 
+#: Times its limit from which on a process is given no more jobs, though nobody can take its place yet.
+TOO_HEAVY = 2
 #: A look costs some tens of microseconds, so it is taken no more often than this, in seconds.
 _LOOK_EVERY = 0.05
 _PROC = Path("/proc")
@@ -21,9 +23,15 @@ class MemoryWatch:
     apart, so that a new process is never over its limit because the application is big.
     """
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, *, first: bool = True) -> None:
         self._limit = limit
+        self._first = first
         self._next_look = 0.0
+
+    def next(self, used: int) -> MemoryWatch | None:
+        """What to compare with after ``used`` was too much: where it is too heavy to go on; None if it is already."""
+        most = self._limit * TOO_HEAVY
+        return MemoryWatch(most, first=False) if self._first and used <= most else None
 
     def excess(self) -> int | None:
         """The memory in use, when it is over the limit; None when it is not, or it is too early to look again."""

@@ -17,8 +17,9 @@ _BIRTH = 0.02
 class Pace:
     """A running average over the jobs that were said to be brief."""
 
-    def __init__(self, horizon: float) -> None:
+    def __init__(self, horizon: float, abreast: int = 1) -> None:
         self._horizon = horizon
+        self._abreast = abreast  #: jobs that run at the same time in a process
         self._mean: float | None = None
         self._any_mean: float | None = None
         self._birth = _BIRTH
@@ -46,13 +47,13 @@ class Pace:
     @property
     def longest(self) -> float:
         """What a job counts for at most: one that was not brief after all does not close the door for long."""
-        return 10 * self._horizon
+        return 10 * self._horizon * self._abreast
 
     def depth(self) -> int:
-        """How many jobs may wait behind the one that runs: as many as a process does in the horizon."""
+        """How many jobs may wait behind those that run: as many as a process does in the horizon."""
         if self._mean is None:
             return 0
-        return min(_MOST, int(self._horizon / (self._mean + _OVERHEAD)))
+        return min(_MOST, int(self._horizon / (self._mean / self._abreast + _OVERHEAD)))
 
     def lead(self, slots: int) -> int:
         """How many jobs before its last one the replacement of a process with so many slots has to be on its way."""

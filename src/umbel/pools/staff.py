@@ -48,6 +48,7 @@ class Staff:
         on_exit: Callable[[Member, str], None],
         on_launch: Callable[[Member], None],
         on_blocked: Callable[[Member], None],
+        on_heavy: Callable[[Member, int], None],
         on_change: Callable[[list[Member]], None],
     ) -> None:
         self.members: list[Member] = []
@@ -60,6 +61,7 @@ class Staff:
         self._on_exit = on_exit
         self._on_launch = on_launch
         self._on_blocked = on_blocked
+        self._on_heavy = on_heavy
         self._on_change = on_change
         self._numbers = 0
         self._failures = 0
@@ -149,6 +151,13 @@ class Staff:
         member.to_replace = True
         self.balance()
 
+    def bench(self, member: Member) -> None:
+        """Have a process take no more jobs, though nobody can take its place yet."""
+        member.to_replace = True
+        if member.phase is Phase.OPEN:
+            member.phase = Phase.RETIRING
+        self.balance()
+
     def watch_memory(self) -> None:
         """Jobs have been given out: look after their processes' memory, which these can do only between two jobs."""
         if self._memory_look is None and self._options.max_memory_per_child is not None and not self.ending:
@@ -160,14 +169,12 @@ class Staff:
         limit = self._options.max_memory_per_child
         assert limit is not None
         began = time.monotonic()
-        busy = [member for member in self.opened() if member.held and not member.to_replace]
+        busy = [member for member in self.opened() if member.held]
         for member in busy:
             pid = member.process.pid
             # What it shares with others is left out only where it matters: that costs a hundred times as much.
-            if resident(pid) > limit and private(pid) > limit:
-                member.to_replace = True
-        if any(member.to_replace for member in busy):
-            self.balance()
+            if resident(pid) > limit and (used := private(pid)) > limit:
+                self._on_heavy(member, used)
         if busy:
             pause = max(_MEMORY_EVERY, (time.monotonic() - began) / _MEMORY_PART)
             self._memory_look = asyncio.get_running_loop().call_later(pause, self._look_at_memory)
