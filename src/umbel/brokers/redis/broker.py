@@ -24,9 +24,9 @@ from umbel.brokers.redis.routing import Routes
 from umbel.brokers.redis.subscription import make_subscription
 from umbel.core.bindings import Bindings
 from umbel.core.clock import BrokerClock
-from umbel.core.protocol import pack_kombu
 from umbel.core.destination import Destination
 from umbel.core.ids import new_id
+from umbel.core.protocol import pack_kombu
 from umbel.errors import BrokerConnectionError
 from umbel.stores.redis.address import parse_address
 from umbel.stores.redis.blocking import LinkPool
@@ -72,9 +72,9 @@ class RedisBroker:
         bindings=True,
         direct_subscriptions=True,
         revocations=True,
+        withdraws=True,
         keeps=True,
     )
-        withdraws=True,
 
     def __init__(self, url: str, options: BrokerOptions) -> None:
         self._options = options
