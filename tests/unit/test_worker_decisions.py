@@ -89,6 +89,17 @@ class TestRates:
 class TestPace:
     def test_a_task_is_not_brief_before_it_was_seen(self) -> None:
         assert not Pace(0.001, 0.02).is_brief("t")
+        assert not Pace(0.001, 0.02, 10_000).is_brief("t")
+        assert Pace(0.001, 0.02, 10_000).reserve(10_000) == 0
+
+    def test_where_many_run_abreast_longer_tasks_are_brief(self) -> None:
+        pace = Pace(0.001, 0.05, 1000)
+        for _ in range(200):
+            pace.observe("wait", 0.1)
+        assert pace.is_brief("wait")
+        assert 400 < pace.reserve(1000) <= 500
+        pace.forget()
+        assert pace.reserve(1000) == 0
 
     def test_brief_tasks_make_a_reserve_and_long_ones_do_not(self) -> None:
         pace = Pace(0.001, 0.02)

@@ -190,7 +190,9 @@ class Parts:
     @cached_property
     def pace(self) -> Pace:
         """How long the jobs of a task take."""
-        return Pace(self._options.brief_seconds, self._options.reserve_seconds)
+        options = self._options
+        abreast = options.slots if options.pool == "asyncio" else 1
+        return Pace(options.brief_seconds, options.reserve_seconds, abreast)
 
     @cached_property
     def completion(self) -> Completion:
