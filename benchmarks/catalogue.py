@@ -17,6 +17,8 @@ from pathlib import Path
 from scripts.environments import ROOT, ensure_environment
 
 PROCESSES = 2
+#: Async tasks at a time in each process, where pools of them are compared: Umbel's default, taskiq's and arq's.
+ASYNC_SLOTS = 100
 
 
 class CannotMeasureError(RuntimeError):
@@ -147,7 +149,7 @@ SYSTEMS = {
             "taskiq",
             _module(
                 *("taskiq", "worker", "benchmarks.systems.taskiq:broker"),
-                *("--workers", str(PROCESSES), "--log-level", "WARNING"),
+                *("--workers", str(PROCESSES), "--log-level", "WARNING", "--no-parse"),
             ),
             results_are_keys=True,
         ),
@@ -165,6 +167,10 @@ SYSTEMS = {
         ),
         System(
             "rq", _script("rq", "worker-pool", "bench", "-n", str(PROCESSES), "--quiet", url_option="--url")
+        ),
+        System(
+            "streaq",
+            _script("streaq", "run", "benchmarks.systems.streaq:worker", "-w", str(PROCESSES)),
         ),
         System("arq", _several("arq", "benchmarks.systems.arq.WorkerSettings")),
     )

@@ -71,6 +71,12 @@ def send_waits(system: str, *, tasks: int) -> dict[str, float]:
     return {"sent": tasks}
 
 
+def send_fetches(system: str, *, tasks: int) -> dict[str, float]:
+    """Fill the queue with tasks that make a request each."""
+    load(system).send_fetches(0, tasks)
+    return {"sent": tasks}
+
+
 def measure_round_trips(system: str, *, warm_up: int, tasks: int) -> dict[str, Any]:
     """Seconds from sending a task to holding its result, one after the other, on an idle worker."""
     module = load(system)
@@ -123,6 +129,7 @@ COMMANDS: dict[str, Callable[..., dict[str, Any]]] = {
     "send": measure_send,
     "preload": preload,
     "waits": send_waits,
+    "fetches": send_fetches,
     "round-trips": measure_round_trips,
     "workflow": measure_workflow,
     "can": can,

@@ -27,6 +27,7 @@ class Figure:
     metric: str
     unit: str
     value: float
+    pool: str = ""  #: where it is another than the run's
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class Report:
     def add(self, system: str, broker: str, pool: str, figures: list[Figure]) -> None:
         """Keep the figures of one run."""
         for figure in figures:
-            key = Key(system, broker, pool, figure.metric, figure.unit)
+            key = Key(system, broker, figure.pool or pool, figure.metric, figure.unit)
             self.samples.setdefault(key, []).append(figure.value)
 
     def document(self) -> dict[str, Any]:

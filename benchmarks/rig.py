@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from benchmarks.catalogue import CannotMeasureError, System, WorkerOptions
+from benchmarks.catalogue import ASYNC_SLOTS, CannotMeasureError, System, WorkerOptions
 from benchmarks.stamps import VARIABLE, Stamps
 from scripts.environments import ROOT
 from tests.support.processes import cpu_seconds, pss_bytes, tree
@@ -224,6 +224,15 @@ class Rig:
         self.stamps = Stamps.create(self._stamps_file, tasks)
         return self.stamps
 
+    @contextlib.contextmanager
+    def with_pool(self, pool: str) -> Iterator[None]:
+        """Measure with this pool for the time of the block, where the system has pools."""
+        before, self.pool = self.pool, pool
+        try:
+            yield
+        finally:
+            self.pool = before
+
     def drive(self, command: str, **options: Any) -> dict[str, Any]:
         """Run a command of benchmarks.driver in the system's environment."""
         try:
@@ -269,10 +278,10 @@ class Rig:
             with contextlib.suppress(AssertionError):
                 process.terminate(timeout=_SHUTDOWN_PATIENCE)
 
-    def verify(self, stamps: Stamps, count: int, *, unstamped: int = 0) -> None:
+    def verify(self, stamps: Stamps, count: int, *, unstamped: int = 0, stored: bool = True) -> None:
         """Every task ran exactly once and its result is stored, or soon will be. Raises MeasurementError otherwise.
 
-        ``unstamped`` tasks more have results, which leave no stamps.
+        ``unstamped`` tasks more have results, which leave no stamps. Without ``stored`` none has.
         To be called while the worker still runs: some peers drop the last results when they are asked to finish.
         """
         wrong = stamps.wrong(0, count)
@@ -280,7 +289,7 @@ class Rig:
             raise MeasurementError(
                 f"{self.system.name}: {len(wrong)} tasks not run exactly once, as {wrong[:5]}"
             )
-        if self.abilities["stored_results"]:
+        if stored and self.abilities["stored_results"]:
             deadline = time.monotonic() + _RESULTS_PATIENCE
             count += unstamped
             while (results := self.drive("stored")["results"]) != count:
@@ -293,11 +302,14 @@ class Rig:
 
     def _environment(self) -> dict[str, str]:
         return os.environ | {
-            "PYTHONPATH": str(ROOT),
+            # The library of this checkout, wherever the interpreter has another from.
+            "PYTHONPATH": os.pathsep.join((str(ROOT), str(ROOT / "src"))),
             "C_FORCE_ROOT": "true",
             "BENCH_LIB": self.system.import_name,
             "BENCH_BROKER_URL": self.store.url,
             "BENCH_RESULT_URL": self.store.results_url,
+            "BENCH_POOL": self.pool,
+            "BENCH_SLOTS": str(ASYNC_SLOTS if self.pool == "asyncio" else 0),
             VARIABLE: str(self._stamps_file),
         }
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import fcntl
 import mmap
 import os
+import sys
 import threading
 from pathlib import Path
 from time import monotonic_ns
@@ -96,6 +97,17 @@ class _Mine(threading.local):
     slot: int | None = None
 
 
+class _Shared:
+    """The slot of the one real thread that all greenlets share: they take turns only where they wait."""
+
+    slot: int | None = None
+
+
+def _greenlets_are_threads() -> bool:
+    monkey = sys.modules.get("gevent.monkey")
+    return monkey is not None and monkey.is_module_patched("threading")
+
+
 class Recorder:
     """What a task calls: ``Recorder()(number)``. Opens the shared memory on the first stamp of each process."""
 
@@ -111,7 +123,7 @@ class Recorder:
         self._stamps.stamp(slot, task)
 
     def _forget(self) -> None:
-        self._mine = _Mine()
+        self._mine = _Shared() if _greenlets_are_threads() else _Mine()
 
     def _open(self) -> int:
         # Opened anew in each process: the lock that guards the slots belongs to an open file, which forks share.

@@ -32,26 +32,32 @@ class Throughput:
 
     def calibrate(self, rig: Rig) -> None:
         """Find out how many tasks a run takes; the run itself warms the caches of files."""
-        tasks = self._options.tasks or _FIRST_GUESS
-        while not self._options.tasks:
-            speed = _work_off(rig, tasks, "WARNING")[0].value
-            if tasks / speed > _LONG_ENOUGH or tasks * 8 > _MOST:
-                tasks = min(_MOST, max(200, int(speed * self._options.seconds)))
-                break
-            tasks *= 8
-        self._tasks[rig.system.name] = tasks
-        say(f"{rig.system.name}: {tasks} tasks a run")
+        self._tasks[rig.system.name] = tasks_of_a_run(rig, self._options)
 
     def measure(self, rig: Rig) -> list[Figure]:
         """One run at WARNING, and one at INFO for systems with Celery's log."""
         tasks = self._tasks[rig.system.name]
         figures = []
         for loglevel in self._options.loglevels if rig.system.celery_like else ["WARNING"]:
-            figures += _work_off(rig, tasks, loglevel)
+            figures += work_off(rig, tasks, loglevel)
         return figures
 
 
-def _work_off(rig: Rig, tasks: int, loglevel: str) -> list[Figure]:
+def tasks_of_a_run(rig: Rig, options: Options) -> int:
+    """As many as ``--tasks`` says, or as take ``--seconds``."""
+    tasks = options.tasks or _FIRST_GUESS
+    while not options.tasks:
+        speed = work_off(rig, tasks, "WARNING")[0].value
+        if tasks / speed > _LONG_ENOUGH or tasks * 8 > _MOST:
+            tasks = min(_MOST, max(200, int(speed * options.seconds)))
+            break
+        tasks *= 8
+    say(f"{rig.system.name}, {rig.pool}: {tasks} tasks a run")
+    return tasks
+
+
+def work_off(rig: Rig, tasks: int, loglevel: str) -> list[Figure]:
+    """Send so many, start a worker, and measure it until all are done."""
     stamps = rig.prepare(tasks)
     rig.drive("preload", first=0, tasks=tasks)
     with rig.worker(loglevel) as worker:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from ardiq import Ardiq
 
-from benchmarks.systems.common import BROKER_URL, Loop, stamp, timed_async
+from benchmarks.systems.common import BROKER_URL, SLOTS, Loop, stamp, timed_async
 
-app = Ardiq(redis_url=BROKER_URL, queue_name="bench")
+app = Ardiq(redis_url=BROKER_URL, queue_name="bench", **({"concurrency": SLOTS} if SLOTS else {}))
 loop = Loop()
 BATCH = 5000
 _jobs = []

@@ -7,7 +7,7 @@ from datetime import timedelta
 from arq import create_pool
 from arq.connections import RedisSettings
 
-from benchmarks.systems.common import BROKER_URL, Loop, count_keys, stamp, timed_async
+from benchmarks.systems.common import BROKER_URL, SLOTS, Loop, count_keys, stamp, timed_async
 
 SETTINGS = RedisSettings.from_dsn(BROKER_URL)
 
@@ -36,7 +36,7 @@ class WorkerSettings:
     functions = (add,)
     redis_settings = SETTINGS
     keep_result = 3600
-    max_jobs = 100
+    max_jobs = SLOTS or 100
     poll_delay = 0.01
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import http.client
 import importlib
 import os
 import threading
@@ -27,10 +28,30 @@ SENDERS = 50
 loop = Loop()
 
 
-@app.task(name="bench.add")
-def add(number, one):
+def _add(number, one):
     stamp(number)
     return number + one
+
+
+async def _add_on_a_loop(number, one):
+    stamp(number)
+    return number + one
+
+
+add = app.task(name="bench.add")(_add_on_a_loop if os.environ.get("BENCH_POOL") == "asyncio" else _add)
+
+
+@app.task(name="bench.fetch", ignore_result=True)
+def fetch(number, requests):
+    """Ask the server of ``benchmarks.slow_server``; begin and end are stamped."""
+    stamp(number)
+    connection = http.client.HTTPConnection("127.0.0.1", int(os.environ["BENCH_HTTP_PORT"]))
+    try:
+        connection.request("GET", "/")
+        assert connection.getresponse().read() == b"ok"
+    finally:
+        connection.close()
+    stamp(requests + number)
 
 
 @app.task(name="bench.step")
@@ -99,6 +120,11 @@ if not hasattr(add, "adelay"):
 
 def send_waits(first: int, count: int) -> None:
     wait.delay_many((number,) for number in range(first, first + count))
+
+
+def send_fetches(first: int, count: int) -> None:
+    for number in range(first, first + count):
+        fetch.delay(number, count)
 
 
 def send_delayed(first: int, count: int, seconds: float) -> None:

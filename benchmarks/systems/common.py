@@ -14,6 +14,8 @@ from benchmarks.stamps import Recorder
 
 BROKER_URL = os.environ.get("BENCH_BROKER_URL", "")
 RESULT_URL = os.environ.get("BENCH_RESULT_URL", "")
+#: Async tasks at a time in each process; 0: as many as the library does of itself.
+SLOTS = int(os.environ.get("BENCH_SLOTS", "0"))
 
 stamp = Recorder()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from saq import Queue
 
-from benchmarks.systems.common import BROKER_URL, Loop, count_keys, stamp
+from benchmarks.systems.common import BROKER_URL, SLOTS, Loop, count_keys, stamp
 
 queue = Queue.from_url(BROKER_URL, name="bench")
 loop = Loop(queue.connect)
@@ -20,7 +20,7 @@ async def no_sweep(_context) -> None:
     await queue.redis.set(queue._sweep, 1, ex=3600)
 
 
-settings = {"queue": queue, "functions": [add], "concurrency": 10, "startup": no_sweep}
+settings = {"queue": queue, "functions": [add], "concurrency": SLOTS or 10, "startup": no_sweep}
 
 
 def send(first: int, count: int) -> None:
