@@ -1,8 +1,12 @@
-"""sqlite:/// under kill -9 at random moments, and under contention."""
+"""sqlite:/// under kill -9 at random moments, and under contention.
+
+``FAULTS_ROUNDS`` in the environment is how often everyone is killed.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import subprocess
 import sys
@@ -26,7 +30,7 @@ from umbel.testing.contracts.support import eventually, message
 
 pytestmark = pytest.mark.processes
 
-_ROUNDS = 20
+_ROUNDS = int(os.environ.get("FAULTS_ROUNDS", "10"))
 
 
 class Program:
