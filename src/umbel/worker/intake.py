@@ -169,8 +169,6 @@ class Intake:
             self._take_in(Delivery(b"", queue, payload), self._now(), copy=True)
         self.dispatch()
 
-    def _take_in(self, delivery: Delivery, now: float, *, copy: bool = False) -> None:
-        try:
     def drop_revoked(self, deliveries: Sequence[Delivery]) -> None:
         """End messages that were taken out of queues because their tasks are revoked."""
         with self._narrator.batch():
@@ -181,6 +179,8 @@ class Intake:
                     self._ledger.pop(job.seq)
                     self._refusals.dropped(job, "revoked", "")
 
+    def _take_in(self, delivery: Delivery, now: float, *, copy: bool = False) -> None:
+        try:
             job = self._read(delivery)
             if job is not None:
                 if copy:
