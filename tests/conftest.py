@@ -13,6 +13,7 @@ import pytest
 from tests.support import order, peers
 from tests.support.datastores import MariaDbServer, MemcachedServer, PostgresServer
 from tests.support.rabbitmq import RabbitMqServer
+from tests.support.redis_cluster import RedisCluster
 from tests.support.servers import RedisServer, ServerMissingError, ServerProcess
 from tests.support.workers import WorkerProcess
 
@@ -26,6 +27,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def redis_server() -> Iterator[RedisServer]:
     """A private Redis server for the whole run; tests that kill or freeze one start their own."""
     yield from _running(RedisServer())
+
+
+@pytest.fixture(scope="session")
+def redis_cluster() -> Iterator[RedisCluster]:
+    """Three masters for the whole run; tests that kill one start their own cluster."""
+    with ExitStack() as running:
+        try:
+            cluster = running.enter_context(RedisCluster())
+        except ServerMissingError as error:
+            absent(str(error))
+        yield cluster
 
 
 @pytest.fixture

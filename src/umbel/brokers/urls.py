@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 _AMQP: Final = ("umbel.brokers.amqp", "AmqpBroker")
 _REDIS: Final = ("umbel.brokers.redis", "RedisBroker")
+_REDIS_CLUSTER: Final = ("umbel.brokers.redis.cluster.broker", "RedisClusterBroker")
 
 #: Where the adapter of each scheme is.
 _ADAPTERS: Final = {
@@ -29,13 +30,21 @@ _ADAPTERS: Final = {
     "valkey": _REDIS,
     "valkeys": _REDIS,
     "sentinel": _REDIS,
+    "redis+cluster": _REDIS_CLUSTER,
+    "rediss+cluster": _REDIS_CLUSTER,
+    "rediscluster": _REDIS_CLUSTER,
+    "redisscluster": _REDIS_CLUSTER,
+    "valkey+cluster": _REDIS_CLUSTER,
+    "valkeys+cluster": _REDIS_CLUSTER,
 }
 #: Schemes whose adapters fail over between several addresses, given with ``;`` between them.
-FAILING_OVER: Final = frozenset(scheme for scheme, adapter in _ADAPTERS.items() if adapter in (_AMQP, _REDIS))
+FAILING_OVER: Final = frozenset(
+    scheme for scheme, adapter in _ADAPTERS.items() if adapter in (_AMQP, _REDIS, _REDIS_CLUSTER)
+)
 #: Adapters whose clock is the process's own and may be given.
 _CLOCKED: Final = frozenset({"memory", "sqlite"})
 #: Schemes that Celery users have and this version does not serve.
-_LATER: Final = frozenset({"redis+cluster", "postgresql", "sqs", "filesystem"})
+_LATER: Final = frozenset({"postgresql", "sqs", "filesystem"})
 
 
 class _Adapter(Protocol):

@@ -21,8 +21,9 @@ from umbel.errors import TimeoutError as ResultTimeoutError
 from umbel.results.documents import read_document
 from umbel.results.options import is_true
 from umbel.results.watch import Watch
-from umbel.stores.redis.address import parse_address, warn_unknown
+from umbel.stores.redis.address import warn_unknown
 from umbel.stores.redis.blocking import LinkPool
+from umbel.stores.redis.cluster import parse_place
 from umbel.stores.redis.commands import pack_command
 from umbel.stores.redis.connecting import client_of
 from umbel.stores.redis.inbox import Inbox
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 
     from umbel.core.records import ChordEnd, DueChord, ResultRecord
     from umbel.results.options import ResultOptions
+    from umbel.stores.redis.address import Address
     from umbel.stores.redis.link import Link
     from umbel.stores.redis.scripts import Script
 
@@ -84,8 +86,16 @@ class RedisResultBackend:
     native_chords = True
 
     def __init__(self, url: str, options: ResultOptions) -> None:
-        given = {"socket_timeout": _SOCKET_TIMEOUT, **options.transport}
-        self._address, rest = parse_address(url, given, options.use_ssl, _CONNECT_TIMEOUT)
+        self._set_up(options, *parse_place(url, *self.parsing(options)))
+        self._inbox = self._new_inbox()
+
+    @staticmethod
+    def parsing(options: ResultOptions) -> tuple[dict[str, Any], Any, float]:
+        """What to read a URL with: options, TLS, and how long a connection may take."""
+        return {"socket_timeout": _SOCKET_TIMEOUT, **options.transport}, options.use_ssl, _CONNECT_TIMEOUT
+
+    def _set_up(self, options: ResultOptions, address: Address, rest: dict[str, Any]) -> None:
+        self._address = address
         self._prefix = _key_prefix(rest.pop("global_keyprefix", "") or "")
         ordered = bool(rest.pop("result_chord_ordered", True))
         self._gives_text = is_true(rest.pop("decode_responses", False))
@@ -99,8 +109,8 @@ class RedisResultBackend:
         self._expiries = Expiries(options.lifetime)
         self._chords = ChordSteps(self._prefix, options.chord_lifetime(), ordered)
         self._timeout = self._address.socket_timeout or _SOCKET_TIMEOUT
-        self._pool = LinkPool(self._address, int(limit) if limit else None)
-        self._inbox = Inbox(self._address)
+        self._limit = int(limit) if limit else None
+        self._pool = LinkPool(self._address, self._limit)
         self._inbox_pid = os.getpid()
         self._sides: list[LoopSide] = []
 
@@ -115,6 +125,9 @@ class RedisResultBackend:
 
         The URL's ``decode_responses=true`` has it give text.
         """
+        return self._new_client()
+
+    def _new_client(self) -> Any:
         client = client_of(self._address, self._gives_text)
         # It needs redis-py, which only this client has had imported.
         from umbel.stores.redis.shown import show
@@ -128,16 +141,17 @@ class RedisResultBackend:
     def save(self, records: Sequence[ResultRecord]) -> list[DueChord]:
         """As ResultBackend.save. Raises OperationalError without a connection, BackendStoreError when Redis refuses."""
         due: list[DueChord] = []
-        with _errors(f"{len(records)} results were not confirmed within {self._timeout:g} seconds"):
+        with errors(f"{len(records)} results were not confirmed within {self._timeout:g} seconds"):
             for arguments in self._save_arguments(records):
-                due += self._check_saved(self._pool.run(SAVE_RESULTS, (), arguments, self._timeout))
+                reply = self._pool.run(SAVE_RESULTS, _first_key(arguments), arguments, self._timeout)
+                due += self._check_saved(reply)
         return due
 
     async def asave(self, records: Sequence[ResultRecord]) -> list[DueChord]:
         """As ``save``."""
         due: list[DueChord] = []
         for arguments in self._save_arguments(records):
-            due += self._check_saved(await self._run(SAVE_RESULTS, (), arguments))
+            due += self._check_saved(await self._run(SAVE_RESULTS, _first_key(arguments), arguments))
         return due
 
     async def _run(self, script: Script, keys: Sequence[bytes], arguments: Sequence[Argument]) -> Any:
@@ -151,12 +165,15 @@ class RedisResultBackend:
         if refused:
             text = refused[0].decode("utf-8", "replace")
             raise BackendStoreError(f"Redis refused to store {len(refused)} result(s): {text}")
-        return self._chords.read_due(due) if due else []
+        return self._read_due(due) if due else []
+
+    def _read_due(self, flat: Sequence[Any]) -> list[DueChord]:
+        return self._chords.read_due(flat)
 
     def load(self, task_ids: Sequence[str]) -> list[bytes | None]:
         """As ResultBackend.load. Raises OperationalError without a connection."""
         found: list[bytes | None] = []
-        with _errors(f"{len(task_ids)} results could not be read within {self._timeout:g} seconds"):
+        with errors(f"{len(task_ids)} results could not be read within {self._timeout:g} seconds"):
             for packed in self._commands(b"MGET", task_ids):
                 found += check(self._pool.call(packed, 1, self._timeout)[0])
         return found
@@ -233,7 +250,7 @@ class RedisResultBackend:
 
     def forget(self, task_ids: Sequence[str]) -> None:
         """As ResultBackend.forget. Raises OperationalError without a connection."""
-        with _errors(f"{len(task_ids)} results could not be deleted within {self._timeout:g} seconds"):
+        with errors(f"{len(task_ids)} results could not be deleted within {self._timeout:g} seconds"):
             for packed in self._commands(b"DEL", task_ids):
                 check(self._pool.call(packed, 1, self._timeout)[0])
 
@@ -243,7 +260,7 @@ class RedisResultBackend:
         expires = self._expiries.get(SUCCESS)
         store = (b"SETEX", key, expires, document) if expires else (b"SET", key, document)
         packed = pack_command(store) + pack_command((b"PUBLISH", key, document))
-        with _errors(f"group {group_id} was not confirmed within {self._timeout:g} seconds"):
+        with errors(f"group {group_id} was not confirmed within {self._timeout:g} seconds"):
             for reply in self._pool.call(packed, 2, self._timeout):
                 check(reply)
 
@@ -258,7 +275,7 @@ class RedisResultBackend:
 
     def open_chord(self, group_id: str, size: int) -> None:
         """As ResultBackend.open_chord."""
-        with _errors(f"the size of chord {group_id} was not confirmed within {self._timeout:g} seconds"):
+        with errors(f"the size of chord {group_id} was not confirmed within {self._timeout:g} seconds"):
             arguments = (size, self._chords.expires)
             self._pool.run(OPEN_CHORD, (self._group_key(group_id),), arguments, self._timeout)
 
@@ -288,10 +305,10 @@ class RedisResultBackend:
     async def aend_chords(self, ends: Sequence[ChordEnd]) -> None:
         """As ResultBackend.aend_chords."""
         arguments = [operand for end in ends for operand in (b"C", *self._chords.end(end))]
-        self._check_saved(await self._run(SAVE_RESULTS, (), arguments))
+        self._check_saved(await self._run(SAVE_RESULTS, _first_key(arguments), arguments))
 
     def _ask(self, command: tuple[Argument, ...]) -> Any:
-        with _errors(f"Redis did not answer within {self._timeout:g} seconds"):
+        with errors(f"Redis did not answer within {self._timeout:g} seconds"):
             return check(self._pool.call(pack_command(command), 1, self._timeout)[0])
 
     def close(self) -> None:
@@ -308,7 +325,7 @@ class RedisResultBackend:
     def _own_inbox(self) -> Inbox:
         """The process's inbox: a child's of its own, because the parent reads what arrives on an inherited one."""
         if self._inbox_pid != os.getpid():
-            self._inbox = Inbox(self._address)
+            self._inbox = self._new_inbox()
             self._inbox_pid = os.getpid()
         return self._inbox
 
@@ -319,9 +336,15 @@ class RedisResultBackend:
             if side.loop is loop:
                 return side
         self._sides = [side for side in self._sides if not side.loop.is_closed()]
-        side = LoopSide(self._address)
+        side = self._new_side()
         self._sides.append(side)
         return side
+
+    def _new_inbox(self) -> Inbox:
+        return Inbox(self._address)
+
+    def _new_side(self) -> LoopSide:
+        return LoopSide(self._address)
 
     def _key(self, task_id: str) -> bytes:
         return f"{self._prefix}{RESULT_PREFIX}{task_id}".encode()
@@ -351,6 +374,12 @@ class RedisResultBackend:
             yield arguments
 
 
+def _first_key(arguments: Sequence[Argument]) -> tuple[bytes]:
+    """One of the keys of save_results.lua, by which a cluster tells whose they are: each step begins with one."""
+    key = arguments[1]
+    return (key if isinstance(key, bytes) else str(key).encode(),)
+
+
 def _key_prefix(prefix: str) -> str:
     """Celery puts an underscore between the prefix and the key unless the prefix ends in punctuation of its own."""
     return prefix if not prefix or prefix[-1] in ":_-." else f"{prefix}_"
@@ -361,7 +390,7 @@ def _deadline(timeout: float | None) -> float | None:
 
 
 @contextmanager
-def _errors(overdue: str) -> Iterator[None]:
+def errors(overdue: str) -> Iterator[None]:
     """Say what did not happen in time, and that Redis refused as a backend's error."""
     try:
         yield

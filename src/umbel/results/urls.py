@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from umbel.results.base import ResultBackend
 
 _REDIS: Final = ("umbel.results.redis", "RedisResultBackend")
+_REDIS_CLUSTER: Final = ("umbel.results.redis_cluster", "RedisClusterResultBackend")
 _DATABASE: Final = ("umbel.results.database", "DatabaseResultBackend")
 _CACHE: Final = ("umbel.results.cache", "CacheResultBackend")
 _MEMORY: Final = ("umbel.results.memory", "MemoryResultBackend")
@@ -28,6 +29,12 @@ _ADAPTERS: Final = {
     "valkey": _REDIS,
     "valkeys": _REDIS,
     "sentinel": _REDIS,
+    "redis+cluster": _REDIS_CLUSTER,
+    "rediss+cluster": _REDIS_CLUSTER,
+    "rediscluster": _REDIS_CLUSTER,
+    "redisscluster": _REDIS_CLUSTER,
+    "valkey+cluster": _REDIS_CLUSTER,
+    "valkeys+cluster": _REDIS_CLUSTER,
     "db": _DATABASE,
     "database": _DATABASE,
     "file": ("umbel.results.filesystem", "FilesystemResultBackend"),

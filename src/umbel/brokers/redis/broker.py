@@ -5,7 +5,7 @@ and so is everything that ends a delivery. kombu's workers hold messages for a f
 lease, and what it holds is fresh in ``unacked_index`` so that Celery's workers leave it alone however long it takes.
 Celery's producers, workers and tools work on the same queues at the same time.
 
-Needs Redis 6.2 or Valkey. One server (or a primary with replicas); not a cluster.
+Needs Redis 6.2 or Valkey. One server, or a primary with replicas; ``brokers.redis.cluster`` is for clusters.
 """
 
 from __future__ import annotations
@@ -28,23 +28,25 @@ from umbel.core.destination import Destination
 from umbel.core.ids import new_id
 from umbel.core.protocol import pack_kombu
 from umbel.errors import BrokerConnectionError
-from umbel.stores.redis.address import parse_address
 from umbel.stores.redis.blocking import LinkPool
+from umbel.stores.redis.cluster import parse_place
 from umbel.stores.redis.commands import pack_command
 from umbel.stores.redis.replies import check
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from umbel.brokers.base import DeadLetter, Subscription
+    from umbel.brokers.base import AsyncPublisher, Consumer, DeadLetter, Publisher, Subscription
     from umbel.brokers.options import BrokerOptions
+    from umbel.brokers.redis.layout import Layout
     from umbel.core.bindings import Binding
     from umbel.core.protocol import Envelope
     from umbel.core.topology import QueueDefinition
+    from umbel.stores.redis.address import Address
     from umbel.stores.redis.scripts import Script
 
 #: Seconds that a question about a queue may take, where ``socket_timeout`` does not say.
-_ANSWER_TIMEOUT: Final = 30.0
+ANSWER_TIMEOUT: Final = 30.0
 #: The lists of a queue counted in one command: an idle worker asks every few seconds.
 _DEPTH: Final = (
     b"local sum = 0 for _, key in ipairs(KEYS) do sum = sum + redis.call('LLEN', key) end return sum"
@@ -77,12 +79,16 @@ class RedisBroker:
     )
 
     def __init__(self, url: str, options: BrokerOptions) -> None:
-        self._options = options
-        self.clock = BrokerClock()
-        self._address, rest = parse_address(
+        address, rest = parse_place(
             url, options.transport, options.use_ssl, options.connect_timeout, options.failover_strategy
         )
-        self._layout = make_layout(rest, self._address.db)
+        self._set_up(options, address, make_layout(rest, address.db))
+
+    def _set_up(self, options: BrokerOptions, address: Address, layout: Layout) -> None:
+        self._options = options
+        self.clock = BrokerClock()
+        self._address = address
+        self._layout = layout
         self._routes = Routes(self._layout)
         self._pool = LinkPool(self._address, limit=1)
         self._declared = Bindings()
@@ -104,18 +110,18 @@ class RedisBroker:
         """Bindings go into kombu's tables, where Celery's producers find them."""
         self._declared.add(bindings)
 
-    def publisher(self) -> RedisPublisher:
+    def publisher(self) -> Publisher:
         """A blocking publisher with a pool of its own."""
         pool = LinkPool(self._address, self._layout.max_connections or self._options.pool_limit)
         publisher = RedisPublisher(pool, Composer(self._layout, self._routes, self._declared))
         self._publishers.add(publisher)
         return publisher
 
-    def async_publisher(self) -> RedisAsyncPublisher:
+    def async_publisher(self) -> AsyncPublisher:
         """A publisher for the running event loop."""
         return RedisAsyncPublisher(self._address, Composer(self._layout, self._routes, self._declared))
 
-    def consumer(self, identity: str, lease: float) -> RedisConsumer:
+    def consumer(self, identity: str, lease: float) -> Consumer:
         """A consumer whose lease lasts ``lease`` seconds from each renewal."""
         return RedisConsumer(
             identity, lease, self._address, self._layout, self._options, self._declared, self.clock
@@ -230,14 +236,14 @@ class RedisBroker:
             publisher.close()
 
     def _run(self, script: Script, keys: Sequence[bytes], arguments: Sequence[bytes | str | float]) -> Any:
-        timeout = self._address.socket_timeout or _ANSWER_TIMEOUT
+        timeout = self._address.socket_timeout or ANSWER_TIMEOUT
         try:
             return self._pool.run(script, keys, arguments, timeout)
         except TimeoutError as error:
             raise BrokerConnectionError(f"Redis did not answer within {timeout:g} seconds") from error
 
     def _ask(self, commands: list[tuple[Any, ...]]) -> list[Any]:
-        timeout = self._address.socket_timeout or _ANSWER_TIMEOUT
+        timeout = self._address.socket_timeout or ANSWER_TIMEOUT
         packed = b"".join(pack_command(command) for command in commands)
         try:
             replies = self._pool.call(packed, len(commands), timeout)

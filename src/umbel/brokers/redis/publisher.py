@@ -87,7 +87,7 @@ class Composer:
         pieces: list[Piece] = []
         steps: list[Step] = []
         size = 0
-        for run in _runs(publications):
+        for run in runs_of(publications):
             steps += self._steps(run, tables)
             size += sum([len(publication.payload) for publication in run])
             if size > _PIECE:
@@ -135,7 +135,7 @@ def _piece(steps: Sequence[Step]) -> Piece:
     return b"".join([packed for packed, _ in steps]), sum([replies for _, replies in steps]), steps
 
 
-def _runs(publications: Sequence[Publication]) -> Iterator[Sequence[Publication]]:
+def runs_of(publications: Sequence[Publication]) -> Iterator[Sequence[Publication]]:
     """Neighbours that go to the same place; Redis puts a run of moderate size on its list by one command."""
     if not publications:
         return
@@ -218,16 +218,21 @@ class Pressure:
         """Seconds to wait before the next attempt. Raises PublishTimeout when there is no time for it."""
         pause, self._pause = self._pause * random.uniform(0.8, 1.0), min(self._pause * 2, _PRESS[1])
         if time.monotonic() + pause >= self._deadline:
-            raise PublishTimeout(
-                f"Redis has been out of memory for {self._timeout:g} seconds and takes no messages ({self._why}): let "
-                "workers catch up, raise maxmemory, or delete what is not needed"
-            )
+            raise out_of_memory(self._timeout, self._why)
         return pause
 
     @property
     def left(self) -> float:
         """Seconds left."""
         return max(self._deadline - time.monotonic(), 0.001)
+
+
+def out_of_memory(timeout: float, why: FullError) -> PublishTimeout:
+    """The error of who has sent something again and again."""
+    return PublishTimeout(
+        f"Redis has been out of memory for {timeout:g} seconds and takes no messages ({why}): let "
+        "workers catch up, raise maxmemory, or delete what is not needed"
+    )
 
 
 class Companion:

@@ -33,7 +33,7 @@ from umbel.stores.redis.replies import ReplyError, check, is_unknown_script, is_
 from umbel.stores.redis.scripts import pack_script
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from ssl import SSLSocket
 
     from umbel.stores.redis.address import Address
@@ -241,11 +241,18 @@ def _hurried(address: Address, deadline: float | None) -> Address:
 class LinkPool:
     """Up to ``limit`` connections that threads take turns with; makes new ones after a fork.
 
-    The last connection given back is the first taken, so that as few as possible stay warm.
+    The last connection given back is the first taken, so that as few as possible stay warm. ``gives_up`` says which
+    error replies mean that another server is the one to talk to.
     """
 
-    def __init__(self, address: Address, limit: int | None) -> None:
+    def __init__(
+        self,
+        address: Address,
+        limit: int | None,
+        gives_up: Callable[[ReplyError], bool] = is_wrong_server,
+    ) -> None:
         self._address = address
+        self._gives_up = gives_up
         self._limit = limit or 1 << 30
         self._idle: deque[BlockingLink] = deque()
         self._generation = 0
@@ -285,7 +292,7 @@ class LinkPool:
             self._drop(link)
             raise
         for answer in answers:
-            if type(answer) is ReplyError and is_wrong_server(answer):
+            if type(answer) is ReplyError and self._gives_up(answer):
                 # Another server is the one to talk to by now: the next request looks for it.
                 self._drop(link)
                 self.close()

@@ -59,20 +59,22 @@ class Way(Protocol):
         """Begin a search."""
 
 
-class _Findings:
-    """What a search has come to so far."""
+class Findings:
+    """What a search has come to so far. ``whole`` names what is searched."""
 
     def __init__(self, whole: str) -> None:
         self._whole = whole
         self._failures: dict[str, str] = {}
 
     def note(self, address: Address, why: object) -> None:
+        """Remember why a place is not the one."""
         text = str(why) or type(why).__name__
         self._failures[f"{address.host}:{address.port}"] = text.removeprefix(
             f"cannot connect to {address.display_url}: "
         )
 
     def error(self) -> BrokerConnectionError:
+        """All of that in one error."""
         told = "; ".join(f"{where}: {why}" for where, why in self._failures.items())
         return BrokerConnectionError(f"cannot connect to {self._whole}: {told or 'there is nowhere to look'}")
 
@@ -104,7 +106,7 @@ class Servers:
 class _ServerSearch:
     def __init__(self, failover: Failover[Address], whole: str) -> None:
         self._failover = failover
-        self._findings = _Findings(whole)
+        self._findings = Findings(whole)
 
     def __iter__(self) -> Iterator[Place]:
         for _ in self._failover.addresses:
@@ -164,7 +166,7 @@ class Sentinels:
 class _SentinelSearch:
     def __init__(self, sentinels: Sentinels) -> None:
         self._sentinels = sentinels
-        self._findings = _Findings(f"{sentinels.master} by way of {sentinels.display_url}")
+        self._findings = Findings(f"{sentinels.master} by way of {sentinels.display_url}")
         self._named: Address | None = None
         self._tried: set[tuple[str, int]] = set()
 

@@ -83,8 +83,8 @@ class Inbox:
             waiter.unread = -(-len(channels) // _CHUNK)
             if self._link is not None:
                 left = self._take_stale()
-                self._write(b"".join([*left, *_commands(b"SUBSCRIBE", fresh), *_commands(b"MGET", channels)]))
-                self._reads.extend((chunk, waiter) for chunk in _chunks(channels))
+                self._write(b"".join([*left, *_commands(b"SUBSCRIBE", fresh), *self._questions(channels)]))
+                self._reads.extend((chunk, waiter) for chunk in chunks_of(channels))
         return waiter
 
     def leave(self, waiter: Waiter, channels: Sequence[bytes] | None = None) -> None:
@@ -207,8 +207,8 @@ class Inbox:
         for waiters in self._table.values():
             for waiter in waiters:
                 waiter.unread = -(-len(read) // _CHUNK)
-        self._write(b"".join([*_commands(b"SUBSCRIBE", channels), *_commands(b"MGET", read)]))
-        self._reads.extend((chunk, None) for chunk in _chunks(read))
+        self._write(b"".join([*_commands(b"SUBSCRIBE", channels), *self._questions(read)]))
+        self._reads.extend((chunk, None) for chunk in chunks_of(read))
         return link
 
     def _read_before_subscribing(self, link: BlockingLink, channels: Sequence[bytes]) -> set[bytes]:
@@ -218,11 +218,8 @@ class Inbox:
         lost.
         """
         big = set()
-        for chunk in _chunks(channels):
-            reply = link.call(pack_command((b"MGET", *chunk)), 1, _REPLY_TIMEOUT)[0]
-            if isinstance(reply, ReplyError):
-                raise refusal(reply)
-            for channel, value in zip(chunk, reply, strict=True):
+        for chunk in chunks_of(channels):
+            for channel, value in zip(chunk, self._values_of(link, chunk), strict=True):
                 if value is not None and len(value) >= BIG_VALUE:
                     self._give(channel, value, self._table.get(channel, ()))
                     big.add(channel)
@@ -235,9 +232,8 @@ class Inbox:
         nothing else is configured). Whoever waits for a bigger value would be disconnected again each time.
         """
         with closing(open_blocking(self._address)) as link:
-            for chunk in _chunks(list(self._table)):
-                [values] = link.call(pack_command((b"MGET", *chunk)), 1, _REPLY_TIMEOUT)
-                for channel, value in zip(chunk, check(values), strict=True):
+            for chunk in chunks_of(list(self._table)):
+                for channel, value in zip(chunk, self._values_of(link, chunk), strict=True):
                     if value is not None:
                         self._give(channel, value, self._table.get(channel, ()))
 
@@ -271,7 +267,22 @@ class Inbox:
             raise refusal(reply)
         channels, only = self._reads.popleft()
         if channels:
-            self._answer(channels, only, reply)
+            self._answer(channels, only, self._values(channels, reply))
+
+    def _questions(self, channels: Sequence[bytes]) -> list[bytes]:
+        """The commands that ask for the values of channels, a chunk each."""
+        return _commands(b"MGET", channels)
+
+    def _values(self, channels: Sequence[bytes], reply: Any) -> Sequence[bytes | None]:
+        """The values of a chunk, for the reply to its question."""
+        values: Sequence[bytes | None] = reply
+        return values
+
+    def _values_of(self, link: BlockingLink, channels: Sequence[bytes]) -> Sequence[bytes | None]:
+        """The values of a chunk, asked for on a connection that nobody reads from."""
+        [values] = link.call(pack_command((b"MGET", *channels)), 1, _REPLY_TIMEOUT)
+        found: Sequence[bytes | None] = check(values)
+        return found
 
     def _answer(self, channels: Sequence[bytes], only: Waiter | None, reply: Sequence[bytes | None]) -> None:
         """Hand out what was read from keys: to the one who asked, or to all who wait."""
@@ -302,10 +313,11 @@ def _left(end: float | None, waiter: Waiter) -> float | None:
     return max(left, 0.001) if waiter.unread > 0 else left
 
 
-def _chunks(channels: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
+def chunks_of(channels: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
+    """Channels as they go into one command."""
     for start in range(0, len(channels), _CHUNK):
         yield channels[start : start + _CHUNK]
 
 
 def _commands(name: bytes, channels: Sequence[bytes]) -> list[bytes]:
-    return [pack_command((name, *chunk)) for chunk in _chunks(channels)]
+    return [pack_command((name, *chunk)) for chunk in chunks_of(channels)]

@@ -55,6 +55,8 @@ class Link(asyncio.Protocol):
         self._unsent: list[bytes] = []
         self._watch: asyncio.TimerHandle | None = None
         self.lost: BrokerError | None = None  #: why the connection is gone
+        #: Which error replies mean that the connection is of no use.
+        self.gives_up: Callable[[ReplyError], bool] = is_wrong_server
         self.writer: asyncio.StreamWriter | None = None  #: keeps the socket of redis-py's connection open
         self._guard: AsyncGenerator[None, None] | None = None
 
@@ -191,7 +193,7 @@ class Link(asyncio.Protocol):
         if not future.done():
             future.set_result(answer)
         for part in answer:
-            if type(part) is ReplyError and is_wrong_server(part):
+            if type(part) is ReplyError and self.gives_up(part):
                 self._fail(refusal(part))
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -93,7 +93,7 @@ class LoopSide:
         channels, big = list(self._table), set()
         for start in range(0, len(channels), _CHUNK):
             chunk = channels[start : start + _CHUNK]
-            for channel, value in zip(chunk, await link.call(b"MGET", *chunk), strict=True):
+            for channel, value in zip(chunk, await self._values(link, chunk), strict=True):
                 if value is not None and len(value) >= BIG_VALUE:
                     self._give(channel, value, self._table.get(channel, ()))
                     big.add(channel)
@@ -112,7 +112,7 @@ class LoopSide:
             link.post(pack_command((b"SUBSCRIBE", *fresh[start : start + _CHUNK])))
         for start in range(0, len(read), _CHUNK):
             chunk = read[start : start + _CHUNK]
-            values = await link.call(b"MGET", *chunk)
+            values = await self._values(link, chunk)
             for channel, value in zip(chunk, values, strict=True):
                 if value is not None:
                     waiters: Iterable[LoopWaiter] = self._table.get(channel, ())
@@ -126,10 +126,18 @@ class LoopSide:
         while not waiter.arrivals:
             await self._insist()
             if not waiter.arrivals:
-                await waiter.woken.wait()
-                waiter.woken.clear()
+                await self._wait(waiter)
         arrived, waiter.arrivals = waiter.arrivals, []
         return arrived
+
+    async def _wait(self, waiter: LoopWaiter) -> None:
+        await waiter.woken.wait()
+        waiter.woken.clear()
+
+    async def _values(self, link: Link, channels: Sequence[bytes]) -> Sequence[bytes | None]:
+        """The values of channels, once what was subscribed to is being heard."""
+        values: Sequence[bytes | None] = await link.call(b"MGET", *channels)
+        return values
 
     async def _insist(self) -> Link:
         deadline = self.loop.time() + _GIVE_UP

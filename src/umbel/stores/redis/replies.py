@@ -8,7 +8,16 @@ from hiredis import ReplyError
 
 from umbel.errors import BrokerConnectionError, BrokerError
 
-__all__ = ["FullError", "ReplyError", "check", "is_unknown_script", "is_wrong_server", "refusal"]
+__all__ = [
+    "FullError",
+    "ReplyError",
+    "check",
+    "is_elsewhere",
+    "is_unknown_script",
+    "is_wrong_node",
+    "is_wrong_server",
+    "refusal",
+]
 
 #: Refusals of a server that is not (or not any more, or not now) the one to talk to: connecting again may find the
 #: right one, or find this one well again.
@@ -17,12 +26,16 @@ _WRONG_SERVER: Final = (
     "READONLY",
     "MASTERDOWN",
     "CLUSTERDOWN",
-    "MOVED",
+    "MOVED ",
+    "ASK ",
+    "TRYAGAIN",
     "UNBLOCKED",
     "NOREPLICAS",
     "MISCONF",
     "BUSY ",
 )
+#: Refusals of a cluster's node that cannot serve a slot, or not now: nothing has happened, another node may do it.
+_ELSEWHERE: Final = ("MOVED ", "ASK ", "TRYAGAIN", "CLUSTERDOWN", "LOADING", "MASTERDOWN")
 
 
 class FullError(BrokerError):
@@ -34,6 +47,16 @@ def is_wrong_server(error: Exception) -> bool:
     return str(error).startswith(_WRONG_SERVER)
 
 
+def is_elsewhere(error: Exception) -> bool:
+    """Whether a node of a cluster refused something that is not its own, or not now; it did nothing of it."""
+    return str(error).startswith(_ELSEWHERE)
+
+
+def is_wrong_node(error: Exception) -> bool:
+    """As ``is_wrong_server``, for a connection to one node of a cluster: it is of use though a slot has left it."""
+    return is_wrong_server(error) and not is_elsewhere(error)
+
+
 def refusal(error: Exception) -> BrokerError:
     """The error to raise for an error reply."""
     text = str(error)
@@ -41,6 +64,8 @@ def refusal(error: Exception) -> BrokerError:
         return BrokerConnectionError(f"Redis cannot serve now: {text}")
     if text.startswith("OOM"):
         return FullError(f"Redis refused: {text}")
+    if text.startswith("CROSSSLOT"):
+        return BrokerError(f"Redis refused: {text} (a Redis Cluster has the scheme redis+cluster://)")
     return BrokerError(f"Redis refused: {text}")
 
 

@@ -1,6 +1,8 @@
 --[[
 Stores results and counts parts of chords. Follows store_result.lua, count_part.lua and end_chord.lua.
 
+KEYS[1]  one of the keys: a node of a cluster tells by it whether they are its own
+
 ARGV is a list of steps:
 
   R key document state expires   store a result (store_result.lua)
@@ -10,10 +12,10 @@ ARGV is a list of steps:
 Returns {the errors of those that Redis refused, due_chords}.
 ]]
 local refused = {}
--- A write that takes no memory and changes nothing. As the first, it lets the others through when Redis is out of memory
--- (until the result is stored its message cannot be
--- acknowledged, and no memory comes free), and has a server refuse that takes no writes at all: a replica.
-redis.call('DEL', ARGV[2] .. ':none')
+-- A write that takes no memory and changes nothing, in the slot of what follows. As the first, it lets the others through
+-- when Redis is out of memory (until the result is stored its message cannot be acknowledged, and no memory comes free),
+-- and has a server refuse that takes no writes at all: a replica.
+redis.call('GETEX', ARGV[2])
 local i = 1
 while i <= #ARGV do
   local step, reply = ARGV[i], nil
