@@ -210,7 +210,8 @@ def test_a_worker_completes_what_the_counter_of_the_last_part_did_not(place: Pla
 
 
 def test_every_chord_completes_once_while_workers_are_killed(place: Place) -> None:
-    stage = place(worker_lease_duration=1, worker_prefetch_multiplier=2)
+    # A message that is lost with its worker for the third time is not to blame here.
+    stage = place(worker_lease_duration=1, worker_prefetch_multiplier=2, task_quarantine_after=0)
     dice = random.Random(20261122)
     rounds, parts, kills = 50, 4, 6
     workers = [stage.worker("-c2"), stage.worker("-c2")]
@@ -229,7 +230,7 @@ def test_every_chord_completes_once_while_workers_are_killed(place: Place) -> No
         workers[victim].kill9()
         workers[victim] = stage.worker("-c2", ready=False)
     for result in results:
-        assert result.get(timeout=40) == sum(range(parts))
+        assert result.get(timeout=60) == sum(range(parts))
     stage.wait_empty()
     # A body is published once. It runs again only where it was killed itself before it was acknowledged.
     assert rounds <= len(stage.lines("total")) <= rounds + 2 * kills
