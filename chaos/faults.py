@@ -25,7 +25,7 @@ from chaos.workload import POISON_MARKS, POISONS
 from chaos.world import RabbitChaos, SentinelChaos, SqliteChaos, World
 from tests.support.processes import is_alive, kill, tree, wait_gone
 from tests.support.proxy import TcpProxy
-from tests.support.servers import ServerProcess
+from tests.support.servers import RedisServer, ServerProcess
 from tests.support.waiting import NeverHappenedError
 from umbel.errors import OperationalError
 
@@ -257,22 +257,24 @@ def fail_over(*, freeze: bool) -> Deed:
     def deed(stage: Stage, planned: Planned) -> Iterator[float]:
         world = stage.world
         assert isinstance(world, SentinelChaos)
-        with stage.only_one("broker") as old:
+        with stage.only_one("broker"):
+            old = _primary(world)
             with stage.forgotten(planned.kind):
                 if freeze:
                     old.freeze()
                 else:
                     old.kill9()
-                new = yield from _when(world.promoted, f"a replica in the place of {old.port}")
-                world.servers["broker"] = new
+                yield from _when(
+                    lambda: world.primary() not in {None, old}, f"one in the place of {old.port}"
+                )
                 yield 3.0 * planned.size
                 if freeze:
                     old.thaw()  # it takes itself for the primary until a sentinel tells it
-                    yield from _when(world.in_step, f"{old.port} as a replica of {new.port}")
+                    yield from _when(world.in_step, f"the return of {old.port}")
             with stage.hampered(planned.kind):
                 if not freeze:
                     yield from _start_again(old)
-                yield from _when(world.in_step, f"{old.port} as a replica of {new.port}")
+                yield from _when(world.in_step, f"the return of {old.port}")
 
     return deed
 
@@ -282,12 +284,20 @@ def kill_replica(stage: Stage, planned: Planned) -> Iterator[float]:
     world = stage.world
     assert isinstance(world, SentinelChaos)
     with stage.only_one("broker"), stage.hampered(planned.kind):
-        replicas = world.replicas()
+        replicas = world.replicas(_primary(world))
         victim = replicas[int(planned.pick * len(replicas))]
         victim.kill9()
         yield 0.2 + 4.8 * planned.size
         yield from _start_again(victim)
-        yield from _when(world.in_step, f"{victim.port} as a replica")
+        yield from _when(world.in_step, f"the return of {victim.port}")
+
+
+def _primary(world: SentinelChaos) -> RedisServer:
+    """The primary, where all is well."""
+    primary = world.in_step()
+    if primary is None:
+        raise NobodyError
+    return primary
 
 
 def _when(look: Callable[[], Found | None], what: str) -> Generator[float, None, Found]:

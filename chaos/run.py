@@ -33,6 +33,7 @@ _TELL = 10.0  #: seconds between two lines of progress
 #: Seconds without any progress after which what the broker still has is stuck, and the most that settling may take.
 _STANDSTILL = 60.0
 _SETTLING = 600.0
+_AFTERWARDS = 20  #: pieces of work that must be confirmed when the faults are over
 _CONFIRMED = b"\nconfirmed "
 _MOST_TOLD = 10  #: wrongs that the document tells in words
 _LONGEST_TOLD = 600  #: characters of each
@@ -172,6 +173,9 @@ def settle(stage: Stage) -> Left:
     ticks = journal.read(stage.directory).counts["tick"]
     if not _comes(lambda: journal.read(stage.directory).counts["tick"] > ticks, crew):
         crew.never_ended.append(f"beat is silent:\n{crew.story()}")
+    sent = confirmed(stage.directory)
+    if not _comes(lambda: confirmed(stage.directory) >= sent + _AFTERWARDS, crew):
+        crew.never_ended.append(f"producers are silent:\n{crew.story()}")
     say("the load ends")
     crew.stop("producer")
     crew.stop("beat")

@@ -17,6 +17,8 @@ from typing import Any, ClassVar, NamedTuple, Self
 
 import msgspec
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from chaos.checker import WINDOW, Dead
 from chaos.workload import QUEUE
@@ -195,8 +197,10 @@ class SentinelChaos(World):
     def start(self) -> None:
         """Start all six."""
         careful = ("--min-replicas-to-write", "1", "--min-replicas-max-lag", "10")
+        # On a busy machine a server is silent for half a second now and then, and nothing was done to it.
+        patient = (f"sentinel down-after-milliseconds {MASTER} 3000",)
         self._replicated = self._ending.enter_context(
-            Replicated(replicas=2, sentinels=3, server_options=careful)
+            Replicated(replicas=2, sentinels=3, server_options=careful, sentinel_options=patient)
         )
         self.servers["broker"] = self._replicated.servers[0]
 
@@ -221,35 +225,48 @@ class SentinelChaos(World):
         """Redis'."""
         return {"redis": _redis_version(self._replicated.servers[0])}
 
-    def replicas(self) -> list[RedisServer]:
-        """Those that are not the primary now."""
-        return [server for server in self._replicated.servers if server is not self.servers["broker"]]
+    def replicas(self, primary: RedisServer) -> list[RedisServer]:
+        """The others."""
+        return [server for server in self._replicated.servers if server is not primary]
 
-    def promoted(self) -> RedisServer | None:
-        """The replica that is the primary in its own and in every sentinel's eyes, once there is one."""
-        for server in self.replicas():
-            with server.client() as client:
-                if client.info("replication")["role"] == "master" and self._is_known(server):
-                    return server
+    def primary(self) -> RedisServer | None:
+        """The server that all sentinels name and that takes itself for the primary; None while they disagree."""
+        named = {port for watcher in self._replicated.sentinels if (port := self._named_by(watcher.port))}
+        for server in self._replicated.servers:
+            if named == {server.port} and self._replication(server).get("role") == "master":
+                return server
         return None
 
-    def in_step(self) -> bool:
-        """Whether the primary has all of its replicas, and all that was confirmed is with them."""
-        primary = self.servers["broker"]
-        assert isinstance(primary, RedisServer)
-        count = len(self.replicas())
-        with primary.client() as client:
-            replication = client.info("replication")
-            online = [replication.get(f"slave{number}", {}).get("state") for number in range(count)]
-            return online == ["online"] * count and int(client.wait(count, 50)) == count
+    def in_step(self) -> RedisServer | None:
+        """The primary, when it has all of its replicas, and all that was confirmed is with them."""
+        primary = self.primary()
+        if primary is None:
+            return None
+        count = len(self._replicated.servers) - 1
+        replication = self._replication(primary)
+        online = [replication.get(f"slave{number}", {}).get("state") for number in range(count)]
+        return primary if online == ["online"] * count else None
 
-    def _is_known(self, server: RedisServer) -> bool:
-        for watcher in self._replicated.sentinels:
-            with redis.Redis(host=HOST, port=watcher.port, protocol=2) as client:
-                known = client.sentinel_get_master_addr_by_name(MASTER)
-                if known is None or known[1] != server.port:
-                    return False
-        return True
+    def _named_by(self, sentinel: int) -> int:
+        with _impatient(sentinel) as client:
+            known = client.sentinel_get_master_addr_by_name(MASTER)
+        return int(known[1]) if known else 0
+
+    def _replication(self, server: RedisServer) -> dict[str, Any]:
+        with _impatient(server.port) as client:
+            try:
+                found: dict[str, Any] = client.info("replication")
+            except redis.RedisError:
+                return {}  # it was killed, or stands still
+        return found
+
+
+def _impatient(port: int) -> redis.Redis:
+    """A client that waits a second at the most, and tries once."""
+    once = Retry(NoBackoff(), 0)
+    return redis.Redis(
+        host=HOST, port=port, protocol=2, socket_timeout=1, socket_connect_timeout=1, retry=once
+    )
 
 
 class RabbitChaos(World):
