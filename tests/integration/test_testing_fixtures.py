@@ -9,8 +9,11 @@ from pathlib import Path
 import pytest
 
 TESTS = """
+import time
+
 import pytest
 from umbel import shared_task, current_app
+from umbel.testing.worker import start_worker
 
 PLUGIN
 
@@ -50,6 +53,16 @@ def test_the_session_has_a_worker_too(celery_session_app, celery_session_worker)
     celery_session_app.set_current()
     assert add.delay(1, 1).get(timeout=10) == 2
 
+def test_a_worker_starts_at_once(celery_app):
+    # Of its own it takes 10 ms of this process's CPU; the bound on the clock is for machines with much else to do.
+    starts = []
+    for _ in range(5):
+        begun, cpu = time.perf_counter(), time.process_time()
+        with start_worker(celery_app, pool="solo"):
+            starts.append((time.perf_counter() - begun, time.process_time() - cpu))
+    assert min(cpu for _, cpu in starts) < 0.05, starts
+    assert min(seconds for seconds, _ in starts) < 0.5, starts
+
 def test_nothing_stays_current(celery_app):
     assert current_app._get_current_object() is not celery_app
 """
@@ -69,4 +82,4 @@ def test_users_tests_pass(tmp_path: Path, plugin: str):
         check=False,
         timeout=90,
     )
-    assert "6 passed" in done.stdout, done.stdout + done.stderr
+    assert "7 passed" in done.stdout, done.stdout + done.stderr
