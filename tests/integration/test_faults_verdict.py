@@ -111,6 +111,17 @@ def test_a_worker_out_of_touch_may_have_its_jobs_run_elsewhere() -> None:
     assert "TWICE" in judge("noop_late", after, run(8, 106, 107, redelivered=True), fault=FREEZE).wrong[0]
 
 
+def test_who_was_cut_off_may_begin_after_its_successor() -> None:
+    """What it was given first is not marked, and it had not noticed yet that it is not its own any more."""
+    cut = Fault("cut", since=100.0, until=101.0, host="w9", ends_pool=False)
+    successor = run(8, 100.15, 100.2, redelivered=True)
+    assert judge("long_early", successor, run(9, 100.17, 100.22), fault=cut).early_again == 1
+    assert "TWICE" in judge("long_early", successor, run(7, 100.17, 100.22), fault=cut).wrong[0]
+    assert (
+        "not marked" in judge("long_early", run(9, 100.1, 100.2), run(8, 100.17, 100.22), fault=cut).wrong[0]
+    )
+
+
 def test_what_was_never_sent_is_found() -> None:
     records = Records()
     records.runs[5] = [run()]

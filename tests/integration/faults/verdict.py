@@ -84,7 +84,9 @@ class Judge:
         for run in runs:
             attempts.setdefault(run.attempt, []).append(run)
         for number, same in attempts.items():
-            for earlier, later in itertools.pairwise(same):
+            # Who was cut off may begin what it was given first, when its successor has begun it, before it notices.
+            handed_out = sorted(same, key=lambda run: run.redelivered)
+            for earlier, later in itertools.pairwise(handed_out):
                 fault = self._fault_under(earlier) or self._fault_at_sending(attempts, number)
                 self._judge_again(name, earlier, later, fault)
 
