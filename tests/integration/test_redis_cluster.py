@@ -23,9 +23,10 @@ from umbel.core.records import Publication
 from umbel.errors import BrokerConnectionError, BrokerError, PublishTimeout
 from umbel.results.options import ResultOptions
 from umbel.results.redis_cluster import RedisClusterResultBackend
+from umbel.scheduler.stores.redis import RedisScheduleStore
 from umbel.stores.redis.cluster import slot_of, tagged
 from umbel.testing.contracts.results import document, record
-from umbel.testing.contracts.support import message
+from umbel.testing.contracts.support import eventually, message
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -112,7 +113,7 @@ async def test_while_a_slot_is_on_its_way_senders_go_on_and_workers_wait(empty_c
         publisher.send([message(broker, "2")], timeout=10)
         await apublisher.send([message(broker, "3")], timeout=10)
         with pytest.raises(BrokerConnectionError, match=r"TRYAGAIN|ASK"):
-            await consumer.fetch(FetchPlan(("q",)), 1, 10)
+            await consumer.fetch(FetchPlan(("q",)), 1, 0)
     finally:
         empty_cluster.end_move(slot, source, target)
     await consumer.open()
@@ -124,6 +125,24 @@ async def test_while_a_slot_is_on_its_way_senders_go_on_and_workers_wait(empty_c
     assert (broker.depth("q"), broker.held_depth()) == (0, 0)
     await consumer.close()
     await apublisher.close()
+    broker.close()
+
+
+async def test_who_waits_for_messages_notices_that_their_slot_has_moved(empty_cluster: RedisCluster) -> None:
+    broker = RedisClusterBroker(empty_cluster.url(), BrokerOptions())
+    consumer = broker.consumer("c", 30)
+    await consumer.open()
+    waiting = asyncio.create_task(consumer.fetch(FetchPlan(("q",)), 1, 30))
+    slot = slot_of(b"{q}")
+    client = empty_cluster.client(empty_cluster.owner(slot))
+    await eventually(lambda: bool(client.exists("{q}:umbel:consumers")))
+    await asyncio.to_thread(empty_cluster.move, slot, other_than(empty_cluster, slot))
+    with pytest.raises(BrokerConnectionError, match="MOVED"):
+        await asyncio.wait_for(waiting, 15)
+    await consumer.open()
+    broker.publisher().send([message(broker, "1")], timeout=10)
+    assert len(await consumer.fetch(FetchPlan(("q",)), 1, 10)) == 1
+    await consumer.close()
     broker.close()
 
 
@@ -234,6 +253,18 @@ class Load(threading.Thread):
     def end(self) -> None:
         self._stop_now.set()
         self.join()
+
+
+def test_beats_choose_a_leader(empty_cluster: RedisCluster) -> None:
+    stores = [RedisScheduleStore(empty_cluster.url(), "shop") for _ in range(2)]
+    assert [store.lead("beat", name, 10).leader for store, name in zip(stores, "ab", strict=True)] == [
+        "a",
+        "a",
+    ]
+    stores[0].resign("beat", "a")
+    assert stores[1].lead("beat", "b", 10).leader == "b"
+    for store in stores:
+        store.close()
 
 
 async def test_a_message_counts_as_sent_when_a_replica_has_it(replicated: RedisCluster) -> None:

@@ -10,8 +10,8 @@ import msgspec
 from umbel.brokers.redis.publisher import Companion, RedisPublisher
 from umbel.errors import BrokerConnectionError
 from umbel.scheduler.stores.base import Run, Standing, StoredEntry, VersionConflictError
-from umbel.stores.redis.address import parse_address
 from umbel.stores.redis.blocking import LinkPool
+from umbel.stores.redis.cluster import parse_place
 from umbel.stores.redis.commands import pack_command
 from umbel.stores.redis.replies import check
 from umbel.stores.redis.scripts import load_script, pack_script
@@ -37,7 +37,7 @@ class RedisScheduleStore:
     """Keys ``umbel:beat:{scope}:…`` in one database; the time is the server's.
 
     Args:
-        url: ``redis://``, ``rediss://``, ``valkey://`` or ``redis+socket://``.
+        url: ``redis://``, ``rediss://``, ``valkey://``, ``redis+socket://`` or ``redis+cluster://``.
         scope: the application's.
         transport: options as those of the broker; ``global_keyprefix`` stands before the keys.
         use_ssl: as ``broker_use_ssl``.
@@ -46,10 +46,11 @@ class RedisScheduleStore:
     def __init__(
         self, url: str, scope: str, transport: Mapping[str, Any] | None = None, *, use_ssl: Any = None
     ) -> None:
-        self._address, rest = parse_address(url, transport or {}, use_ssl, _TIMEOUT)
+        own = f"umbel:beat:{{{scope}}}:"
+        self._address, rest = parse_place(url, transport or {}, use_ssl, _TIMEOUT, key=own)
         self.display_url = self._address.display_url
         self.scope = scope
-        self._prefix = f"{rest.get('global_keyprefix') or ''}umbel:beat:{{{scope}}}:"
+        self._prefix = f"{rest.get('global_keyprefix') or ''}{own}"
         self._pool = LinkPool(self._address, 2)
 
     def _key(self, name: str) -> bytes:

@@ -13,7 +13,19 @@ if TYPE_CHECKING:
 
 __all__ = ["open_store"]
 
-_REDIS: Final = frozenset({"redis", "rediss", "redis+socket", "valkey", "valkeys"})
+_REDIS: Final = frozenset(
+    {
+        *("redis", "rediss", "redis+socket", "valkey", "valkeys"),
+        *(
+            "redis+cluster",
+            "rediss+cluster",
+            "rediscluster",
+            "redisscluster",
+            "valkey+cluster",
+            "valkeys+cluster",
+        ),
+    }
+)
 _SQLITE: Final = frozenset({"sqlite"})
 #: What stands for none at all.
 _NONE: Final = frozenset({"", "none", "disabled", "disabled://"})

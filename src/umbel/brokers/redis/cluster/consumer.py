@@ -45,6 +45,8 @@ T = TypeVar("T")
 _FORGET: Final = load_script(("umbel.brokers.redis.cluster", "forget.lua"))
 #: Messages taken by one script at the most, as of one server.
 _MOST: Final = 1000
+#: Seconds between two looks at a queue that nothing was heard of.
+_LOOK_AGAIN: Final = 5.0
 #: Seconds that nodes have to take what is published by a settlement.
 _PATIENCE: Final = 15.0
 
@@ -117,7 +119,10 @@ class Part(RedisConsumer):
         keys = await self._use(self._queue_alone)
         if not self.is_restless():
             return []
-        return await self._look(keys, min(limit, _MOST))
+        deliveries = await self._look(keys, min(limit, _MOST))
+        # A node that loses a slot says so to those who ask, not to those who wait.
+        self._look_at = min(self._look_at, asyncio.get_running_loop().time() + _LOOK_AGAIN)
+        return deliveries
 
     def is_restless(self) -> bool:
         """Whether there is reason to look."""
