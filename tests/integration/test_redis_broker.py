@@ -8,6 +8,7 @@ import json
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from typing import Any
 
@@ -492,3 +493,23 @@ class TestBesideCelery:
         await consumer.close()
         keys: list[bytes] = client.keys("*")  # type: ignore[assignment]
         assert sorted(keys) == [b"_kombu.binding.q", b"_kombu.binding_permanent.q", b"q"]
+
+
+def test_who_asks_what_is_revoked_leaves_others_their_connection(
+    redis_server: RedisServer, redis_url: str, client: redis.Redis
+) -> None:
+    """Two threads share the one connection that a broker has for questions: none of them closes it."""
+    broker = RedisBroker(redis_url, BrokerOptions())
+    broker.depth("q")
+    before = client.info("stats")["total_connections_received"]
+
+    def ask() -> None:
+        for _ in range(50):
+            assert broker.revoked().ids == {}
+            assert broker.depth("q") == 0
+
+    with ThreadPoolExecutor(2) as threads:
+        for asking in [threads.submit(ask) for _ in range(2)]:
+            asking.result()
+    assert client.info("stats")["total_connections_received"] == before
+    broker.close()

@@ -22,6 +22,7 @@ from umbel.brokers.base import Disposition
 from umbel.core.destination import Destination
 from umbel.core.pidbox import is_for, read_control, write_control
 from umbel.core.records import Publication
+from umbel.core.stamps import read_stamps, write_stamps
 from umbel.errors import ContentDisallowed, DecodeError
 from umbel.lamport import LogicalClock
 from umbel.testing.contracts.support import eventually
@@ -29,7 +30,7 @@ from umbel.worker.commands import COMMANDS, CommandInfo
 from umbel.worker.commands.revoking import signal_number
 from umbel.worker.control import ControlListener
 from umbel.worker.link import ConnectionPolicy
-from umbel.worker.revoked import RevokedIds
+from umbel.worker.revoked import RevokedIds, RevokedStamps
 
 
 class TestWhomItIsFor:
@@ -129,12 +130,48 @@ class TestRevokedIds:
         state.revoked.clear()
         assert not list(ids)
 
+    def test_what_is_kept_for_longer_is_remembered_for_longer(self) -> None:
+        now = [0.0]
+        ids = RevokedIds(expires=100, now=lambda: now[0])
+        ids.update(["long"], 1000)
+        ids.recall({"recalled": 500.0})
+        for at, left in ((101.0, {"long", "recalled"}), (501.0, {"long"}), (1001.0, set())):
+            now[0] = at
+            ids.purge()
+            assert set(ids) == left
+
     def test_the_table_stays_the_same(self) -> None:
         ids = RevokedIds(2)
         table = ids.table
         ids.update("abc")
         assert table is ids.table
         assert "a" not in table
+
+
+class TestStamps:
+    def test_what_is_kept_for_a_time_is_forgotten_and_the_rest_is_not(self) -> None:
+        now = [0.0]
+        stamps = RevokedStamps(now=lambda: now[0])
+        try:
+            stamps.add({"customer": ["x"]})
+            stamps.add({"customer": ["y"], "order": [1]}, kept=10)
+            stamps.recall(dict.fromkeys(write_stamps({"customer": ["x"], "order": [2]}), 5.0))
+            assert stamps.table == {"customer": ["x", "y"], "order": [1, 2]}
+            now[0] = 5.0
+            stamps.add({"customer": ["z"]}, kept=1)
+            assert stamps.table == {"customer": ["x", "y", "z"], "order": [1]}
+            now[0] = 10.0
+            stamps.add({})
+            assert stamps.table == {"customer": ["x"]}
+            assert stamps.matching({"customer": ["x", "y"], "order": 1}) == {"customer": ["x"]}
+        finally:
+            stamps.table.clear()
+
+    def test_what_is_nothing_for_json_is_told_and_left_out(self, caplog: pytest.LogCaptureFixture) -> None:
+        assert read_stamps(write_stamps({"a": [1, object()], "b": ["ß"]})) == {"a": [1], "b": ["ß"]}
+        assert read_stamps(["[]", "7", "garbage"]) == {}
+        assert caplog.text.count("is revoked") == 1
+        assert caplog.text.count("A revoked stamp cannot be read") == 3
 
 
 class Worker:

@@ -85,9 +85,10 @@ class RevokedIds:
         surplus = len(table) - self._most
         forgotten: list[str] = []
         for task_id, at in table.items():
-            if surplus <= len(forgotten) and now - at < self._expires:
+            if surplus > len(forgotten) or now - at >= self._expires:
+                forgotten.append(task_id)
+            elif at <= now:  # what is remembered for longer stands between the others
                 break
-            forgotten.append(task_id)
         for task_id in forgotten:
             del table[task_id]
 

@@ -71,6 +71,19 @@ class RevocationContract(BrokerFixtures):
         found = await asyncio.gather(*(asyncio.to_thread(broker.revoked) for broker in brokers * 2))
         assert [len(each.ids) for each in found] == [20] * 8
 
+    async def test_an_id_outlives_the_delays_that_cannot_be_searched(
+        self, keeping: Broker, consumer: Consumer
+    ) -> None:
+        if keeping.capabilities.withdraws:
+            pytest.skip("this broker finds delayed messages")
+        assert keeping.revoke(["near"], 60) == 60
+        send(keeping, "far")
+        [delivery] = await consumer.fetch(Q, 1, PATIENCE)
+        due = consumer.now() + 10**6
+        await consumer.settle([Disposition(delivery.tag, "retry_later", due=due)])
+        await eventually(lambda: keeping.revoke(["far"], 60) > 10**6)
+        assert keeping.revoked().ids["far"] > 10**6 - 60
+
     def test_stamps_are_kept_beside_ids(self, keeping: Broker, world: BrokerWorld) -> None:
         stamps: dict[str, list[object]] = {"customer": ["x", 7, None], "weiß": ["ß"]}
         assert keeping.revoke([], 600, write_stamps(stamps)) >= 600
