@@ -119,7 +119,7 @@ def test_redis_is_killed(on_redis: Arena, durable_redis: RedisServer) -> None:
         durable_redis.restart()
 
     begin(arena)
-    arena.rounds(ROUNDS, kill, 0.1, 0.8)
+    arena.rounds(2 * ROUNDS, kill, 0.1, 0.8)  # the others do as many on two brokers
     settle(arena)
 
 
