@@ -92,3 +92,22 @@ def test_what_tasks_give_up_is_kept_with_its_cause(on_redis: Stage) -> None:
     assert "@" in cause.worker
     assert read_envelope(letters["failed"].payload).headers["id"] == failed.id
     assert all(letter.cause.worker == cause.worker for letter in letters.values())
+
+
+@pytest.mark.parametrize(("pool", "slots"), [("threads", 4), ("asyncio", 1)])
+def test_a_poisons_neighbours_are_not_given_up_with_it(on_redis: Stage, pool: str, slots: int) -> None:
+    # All of them are there when it begins, so that it takes them in one go.
+    honest = [on_redis.send("steady", number, 1.5) for number in range(3)]
+    poison = on_redis.send("die_after", "x", 0.3)
+    on_redis.worker("-P", pool, "-c", str(slots))
+    with pytest.raises(WorkerLostError, match="Lost with its worker 3 times"):
+        poison.get(timeout=60)
+    assert [result.get(timeout=60) for result in honest] == [0, 1, 2]
+    [letter] = on_redis.wait_for_dead(1)
+    assert peek(letter.payload).id == poison.id
+    assert len(on_redis.lines("dies", "x")) == 3
+    # It did take them along, until each had a chance by itself.
+    assert max(len(on_redis.lines("steady", number)) for number in range(3)) >= 2
+    # Others go on.
+    assert on_redis.send("note", "after").get(timeout=30) == "after"
+    on_redis.wait_empty()

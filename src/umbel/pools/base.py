@@ -123,6 +123,8 @@ class Pool(Protocol):
 
     #: Slots in all processes together.
     size: int
+    #: Whether a process of its runs several jobs at a time.
+    shares: bool
     #: Whether its processes heed ``Work.runs_on``.
     runs_on: bool
 

@@ -17,6 +17,7 @@ from umbel.core.protocol import peek
 from umbel.errors import ContentDisallowed, DecodeError, InvalidTaskError
 from umbel.pools.base import Work
 from umbel.worker.admission import Drop, Hold, admit
+from umbel.worker.isolation import Isolation
 from umbel.worker.vetting import Vetting
 
 if TYPE_CHECKING:
@@ -103,6 +104,7 @@ class Intake:
         self._now = clock.now
         self._ready: deque[Job] = deque()
         self._vetting = Vetting(link, refusals, ledger, self._vetted)
+        self._isolation = Isolation(ledger, shared=pool.shares)
         self._room_event = asyncio.Event()
         self._brief_early = False
         self._hope: asyncio.TimerHandle | None = None
@@ -197,7 +199,7 @@ class Intake:
         None while this worker's lease may have lapsed: a peer may have them by now.
         """
         ready = self._ready
-        if not (ready or self._chords.waiting) or self.stopping:
+        if not (ready or self._chords.waiting) or self.stopping or self._isolation.is_on:
             return
         until = self._lease_until()
         if boot_seconds() > until:
@@ -214,34 +216,44 @@ class Intake:
 
     def _next_works(self, ready: deque[Job], until: float) -> list[Work]:
         free = self._pool.free()
-        depth = self._pool.depth()
+        room = free + self._pool.depth()
         # Chords before jobs: others may wait for what they send.
-        works = self._chords.works(free) if self._chords.waiting else []
-        free -= len(works)
-        while ready and free + depth > 0:
+        works = self._chords.works(free)
+        free, room = free - len(works), room - len(works)
+        while ready and room > 0:
             job = ready[0]
             brief = self._pace.is_brief(job.header.task)
             suspect = job.delivery.redelivered and self._vetting.wants(job)
-            if free <= 0 and (suspect or not brief):
-                break
             drop = self._drop_of(job)
-            if drop is not None:
-                if free <= 0:
-                    break  # it is told of in its turn
+            if free <= 0 and (suspect or drop or not brief):
+                break  # in its turn
+            if drop:
                 ready.popleft()
                 self._ledger.pop(job.seq)
                 self._refusals.dropped(job, drop.reason, drop.detail)
                 continue
-            if free > 0:
-                free -= 1
-            else:
-                depth -= 1
+            if self._isolation.wants(job):
+                return works or self._work_alone(job, until)
+            free, room = free - 1, room - 1
             ready.popleft()
             if suspect:
                 self._vetting.take(job)
             else:
                 works.append(self._work(job, brief, until))
         return works
+
+    def _work_alone(self, job: Job, until: float) -> list[Work]:
+        """The first in line, which is to run alone; nothing, and nothing else, while others run."""
+        self._leave_to_others([each for each in self._ready if each is not job])
+        if self._in_pool() > 0:
+            return []
+        self._ready.remove(job)
+        self._isolation.begin(job)
+        return [self._work(job, False, until)]
+
+    def _in_pool(self) -> int:
+        """Jobs that the pool was given and that have not ended."""
+        return len(self._ledger) - len(self._ready) - len(self._holding) - len(self._vetting)
 
     def _vetted(self, jobs: Sequence[Job]) -> None:
         """Jobs of which it was asked how often they were lost; others may have the slots by now."""
@@ -256,15 +268,21 @@ class Intake:
             return
         if not self._moved:
             self._pace.forget()
-            jobs = [self._ready.pop() for _ in range(surplus)][::-1]
-            self._ready.extend(job for job in jobs if job.acked)  # copies, which no other worker would run
-            jobs = [job for job in jobs if not job.acked]
-            for job in jobs:
-                self._ledger.pop(job.seq)
-            self._settlement.add_all(requeue_all(jobs))
+            self._leave_to_others(list(self._ready)[-surplus:])
             return
         self._moved = False
         self._hope = asyncio.get_running_loop().call_later(HOPE, self._give_up_hope)
+
+    def _leave_to_others(self, jobs: Sequence[Job]) -> None:
+        """Give jobs back that wait here; not copies, which no other worker would run."""
+        jobs = [job for job in jobs if not job.acked]
+        gone = {job.seq for job in jobs}
+        kept = [job for job in self._ready if job.seq not in gone]
+        self._ready.clear()
+        self._ready.extend(kept)
+        for job in jobs:
+            self._ledger.pop(job.seq)
+        self._settlement.add_all(requeue_all(jobs))
 
     def made_room(self) -> None:
         """Called when jobs have ended: the pool may take more, and so may the broker give more."""
@@ -274,6 +292,8 @@ class Intake:
 
     def put_back(self, jobs: Sequence[Job]) -> None:
         """Jobs that a pool process was given and did not begin; first in line again."""
+        for job in jobs:
+            self._isolation.give_up(job)
         self._ready.extendleft(reversed(jobs))
 
     def release_held(self, jobs: list[Job]) -> None:
@@ -322,7 +342,7 @@ class Intake:
 
     def _room(self) -> int:
         """How many deliveries to ask for now; zero while brief jobs soon make more of it."""
-        if self._settlement.is_full():
+        if self._settlement.is_full() or self._isolates():
             return 0
         if self._multiplier == 0:
             return FETCH_BATCH
@@ -332,6 +352,10 @@ class Intake:
         if reserve and room * 4 < limit and self._ready:
             return 0
         return room
+
+    def _isolates(self) -> bool:
+        """Whether a job runs alone, or is to, so that nothing else can begin."""
+        return self._isolation.is_on or (bool(self._ready) and self._isolation.wants(self._ready[0]))
 
     def _read(self, delivery: Delivery) -> Job | None:
         try:

@@ -43,6 +43,9 @@ class Vetting:
         self._taken: dict[int, Job] = {}
         self._asking: asyncio.Task[None] | None = None
 
+    def __len__(self) -> int:
+        return len(self._taken)
+
     @staticmethod
     def wants(job: Job) -> bool:
         """Whether a job must not begin before it was asked about."""

@@ -385,6 +385,20 @@ def die_always(mark: object, how: str) -> None:
     _die(how)
 
 
+@app.task(acks_late=True, reject_on_worker_lost=True)
+def steady(mark: object, seconds: float) -> object:
+    write("steady", mark)
+    time.sleep(seconds)
+    return mark
+
+
+@app.task(acks_late=True, reject_on_worker_lost=True)
+def die_after(mark: object, seconds: float) -> None:
+    write("dies", mark)
+    time.sleep(seconds)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
 @app.task(dead_letter_failed=True)
 def fail_kept(text: str) -> None:
     raise ValueError(text)
