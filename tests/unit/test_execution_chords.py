@@ -9,7 +9,7 @@ import pytest
 
 from tests.unit.app_support import make_app
 from umbel import Umbel
-from umbel.core.records import ResultRecord
+from umbel.core.records import ChordEnd, DueChord, ResultRecord
 from umbel.errors import ChordError, SecurityError
 from umbel.execution.chords import PartWriter, chord_realm, read_plan, unreached
 from umbel.execution.context import Context
@@ -72,8 +72,12 @@ def end(app: Umbel, *parts: tuple[str, Any], body: Any = None) -> Report:
         record = ResultRecord(str(request.id), state, b"", chord=writer(app).part_of(request, state, value))
         due = app.backend.save([record])
     assert due
+    return complete(app, due[0])
+
+
+def complete(app: Umbel, due: DueChord) -> Report:
     joiner = ChordJoiner(app, Reporter(app, "w@here"))  # type: ignore[arg-type]
-    return joiner.complete(Work(7, due[0].body, "q", chord="g"))
+    return joiner.complete(Work(7, due.body, "q", chord="g"))
 
 
 def sent(report: Report) -> list[tuple[dict[str, Any], list[Any]]]:
@@ -140,6 +144,28 @@ class TestSending:
         assert (report.state, args) == ("SUCCESS", [[1, [2], None]])
         assert (headers["id"], headers["group"]) == ("body-id", "g")
         assert (headers["parent_id"], headers["root_id"]) == ("part-2", "root")
+
+    async def test_one_that_a_peer_has_completed_meanwhile_is_not_sent_again_without_its_values(
+        self, app: Umbel
+    ) -> None:
+        app.backend.open_chord("g", 1)
+        request = context(0)
+        part = writer(app).part_of(request, "SUCCESS", 1)
+        [due] = app.backend.save([ResultRecord(str(request.id), "SUCCESS", b"", chord=part)])
+        assert sent(complete(app, due))[0][1] == [[1]]
+        await app.backend.aend_chords([ChordEnd("g", due.token, due.realm)])
+        report = complete(app, due)
+        assert (report.state, report.publish) == ("RETRY", [])
+        assert "its parts are not there" in report.error
+
+    def test_one_whose_last_part_is_not_to_be_seen_is_not_sent(self, app: Umbel) -> None:
+        """A primary that does not know yet that it was replaced shows the parts that there were at that time."""
+        app.backend.open_chord("g", 2)
+        first, last = (writer(app).part_of(context(index), "SUCCESS", index) for index in range(2))
+        app.backend.save([ResultRecord("part-0", "SUCCESS", b"", chord=first)])
+        assert last is not None
+        report = complete(app, DueChord("g", b"token", last.body, last.realm))
+        assert (report.state, report.publish) == ("RETRY", [])
 
     def test_groups_of_the_header_are_lists(self, app: Umbel) -> None:
         inner = GroupResult("inner", [AsyncResult("part-1"), AsyncResult("part-2")])

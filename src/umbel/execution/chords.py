@@ -14,7 +14,7 @@ from umbel.core.failures import decode_error
 from umbel.core.json_types import dumps_compact, loads_json
 from umbel.core.records import ChordPart
 from umbel.core.states import EXCEPTION_STATES, PROPAGATE_STATES
-from umbel.errors import ChordError, EncodeError, SecurityError
+from umbel.errors import BackendError, ChordError, EncodeError, SecurityError
 from umbel.results.documents import accepted_types, read_document, read_serialized
 from umbel.results.handles import result_from_tuple
 from umbel.results.sets import GroupResult
@@ -110,10 +110,12 @@ class HeaderResults:
         self._accept = None if self._serializer == "json" else accepted_types(self._serializer, wanted)
         self._timeout = app.conf.result_chord_join_timeout
 
-    def read(self, group_id: str) -> list[Any]:
+    def read(self, group_id: str, last: str) -> list[Any]:
         """The values in the header's order; groups within the header are lists, where they were saved.
 
-        Raises ChordError when a part has failed, with its error as the cause.
+        Raises ChordError when a part has failed, with its error as the cause. Raises BackendError when ``last``, the
+        task that was counted last, is not among the parts: then a peer has completed the chord meanwhile and its parts
+        are gone, or this is a store of the time before, such as a primary that does not know yet that it is replaced.
         """
         values: dict[str, Any] = {}
         ordered = []
@@ -121,6 +123,8 @@ class HeaderResults:
             task_id, value = self._value(entry)
             values[task_id] = value
             ordered.append(value)
+        if last not in values:
+            raise BackendError("its parts are not there; a peer may have completed it")
         saved = self._backend.load_group(group_id)
         if saved is None:
             return ordered

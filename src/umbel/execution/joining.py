@@ -45,7 +45,7 @@ class ChordJoiner:
     def complete(self, work: Work) -> Report:
         """The report of a due chord: SUCCESS with its body's publications, or FAILURE with its records.
 
-        RETRY says that the results could not be read now: the chord stays due.
+        RETRY says that the results could not be read now: the chord stays due, if it is.
         """
         group_id = work.chord
         body: Mapping[str, Any] = {}
@@ -53,7 +53,7 @@ class ChordJoiner:
         try:
             plan = read_plan(work.payload, self._app.accept)
             body, context = plan["body"], _context(plan, work.queue)
-            return self._sent(work.seq, context, body, self._results.read(group_id))
+            return self._sent(work.seq, context, body, self._results.read(group_id, str(plan["parent_id"])))
         except (OperationalError, BackendError) as error:
             return Report(work.seq, states.RETRY, "ack", 0.0, error=repr(error))
         except ChordError as error:

@@ -103,7 +103,9 @@ class Chords:
         chord = taken.chord
         if report.state == RETRY:
             logger.error(
-                "Chord %s cannot be completed now and is tried again: %s", chord.group_id, report.error
+                "Chord %s cannot be completed now and is tried again while it is due: %s",
+                chord.group_id,
+                report.error,
             )
             return
         self._settlement.add(
