@@ -12,6 +12,7 @@ from tests.integration.apps.stage import Stage, redis_stage
 from tests.support.processes import is_alive
 from tests.support.servers import RedisServer
 from tests.support.waiting import wait_until
+from tests.support.workers import umbel_worker
 from umbel.errors import SoftTimeLimitExceeded, TaskRevokedError, TimeLimitExceeded
 
 pytestmark = pytest.mark.processes
@@ -203,3 +204,38 @@ def test_the_fast_one_of_two_workers_does_more(stage: Stage) -> None:
     assert {result.get(timeout=20) for result in results} == {"whole"}
     # 60 jobs of 0.1 s in four slots take 1.5 s; if one worker had a fixed half of them, 3 s.
     assert time.monotonic() - begun < 2.6
+
+
+BOUNDED = """
+import os, resource
+from umbel import Umbel
+from umbel.signals import worker_process_init
+
+app = Umbel("bounded", broker=os.environ["BROKER"], backend=os.environ["BACKEND"])
+
+@worker_process_init.connect
+def bound_memory(**_kwargs):
+    resource.setrlimit(resource.RLIMIT_DATA, (1 << 30, resource.RLIM_INFINITY))
+
+@app.task(name="bounded.take")
+def take(mebibytes):
+    return len(bytearray(mebibytes << 20)) >> 20, os.getpid()
+"""
+
+
+@pytest.mark.parametrize("pool", ["prefork", "threads"])
+def test_a_limit_on_a_process_s_data_fails_the_task_that_takes_too_much(
+    pool: str, tmp_path: Path, redis_server: RedisServer
+) -> None:
+    """As docs/pools.md says."""
+    app_file = tmp_path / "bounded.py"
+    app_file.write_text(BOUNDED)
+    with redis_stage(tmp_path, redis_server, database=5) as stage:
+        env = {"BROKER": stage.broker_url, "BACKEND": stage.backend_url}
+        with umbel_worker(app_file, "--pool", pool, "-c1", env=env) as worker:
+            worker.ready()
+            _, before = stage.app.send_task("bounded.take", [50]).get(timeout=30)
+            with pytest.raises(MemoryError):
+                stage.app.send_task("bounded.take", [4096]).get(timeout=30)
+            assert stage.app.send_task("bounded.take", [50]).get(timeout=30) == [50, before]
+            assert worker.terminate(timeout=30) == 0
