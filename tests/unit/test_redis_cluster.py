@@ -85,6 +85,13 @@ def test_a_prefix_that_is_a_hash_tag_makes_an_ordinary_broker() -> None:
         RedisBroker("redis+cluster://h1:7001", BrokerOptions())
 
 
+def test_no_backend_shares_the_store_of_a_clusters_broker() -> None:
+    url = "redis+cluster://h1:7001"
+    whole = BrokerOptions(transport={"global_keyprefix": "{shop}:"})
+    spread, kept = broker_from_url(url), broker_from_url(url, whole)
+    assert not {spread.store, kept.store} & {backend_from_url(url).store}
+
+
 def _errands(*slots: int, seconds: float = 60) -> Errands:
     cluster, _ = parse_cluster("redis+cluster://seed:1", {}, None, 5)
     member: Any = [b"a", 1, b"id-a"]

@@ -51,6 +51,8 @@ class RedisClusterResultBackend(RedisResultBackend):
     def __init__(self, url: str, options: ResultOptions) -> None:
         self._cluster, rest = parse_cluster(url, *self.parsing(options))
         self._set_up(options, self._cluster.at(_ANYWHERE), rest)
+        # No broker shares it, nor one that has everything in one slot.
+        self.store = f"{self._cluster.identity}#results{self._prefix}"
         lifetime, ordered = options.chord_lifetime(), self._chords.ordered
         prefixes = [f"{self._prefix}{{%chords-{number:02}}}:" for number in range(_SPREAD)]
         self._shards = [ChordSteps(prefix, lifetime, ordered) for prefix in prefixes]

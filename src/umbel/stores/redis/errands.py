@@ -22,9 +22,11 @@ from umbel.stores.redis.replies import ReplyError, check, is_elsewhere, is_unkno
 from umbel.stores.redis.scripts import Script, pack_script
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from umbel.stores.redis.cluster import Cluster, Node
+
+    Tail = Callable[[float], bytes]
 
 __all__ = ["ClusterLinks", "ClusterPool", "Errands", "Step", "Trip", "script_step"]
 
@@ -188,32 +190,31 @@ class ClusterPool:
         """The identity of the cluster."""
         return self._cluster.identity
 
-    def run(self, steps: Sequence[Step], timeout: float, tail: bytes = b"") -> list[list[Any]]:
+    def run(self, steps: Sequence[Step], timeout: float, tail: Tail | None = None) -> list[list[Any]]:
         """The replies to each step, errors among them.
 
-        ``tail`` is one command that is sent to each node after the others; its reply is put after those of each step
-        that went there. Raises TimeoutError when ``timeout`` seconds pass, BrokerConnectionError when a connection is
-        lost or cannot be made: then some of the steps may have been taken.
+        ``tail`` makes one command, out of the seconds that are left, that is sent to each node after the others; its
+        reply is put after those of each step that went there. Raises TimeoutError when ``timeout`` seconds pass,
+        BrokerConnectionError when a connection is lost or cannot be made: then some of the steps may have been taken.
         """
         deadline = time.monotonic() + timeout
         return [answers for piece in _pieces(steps) for answers in self._run(piece, deadline, tail)]
 
-    def _run(self, steps: Sequence[Step], deadline: float, tail: bytes) -> list[list[Any]]:
+    def _run(self, steps: Sequence[Step], deadline: float, tail: Tail | None) -> list[list[Any]]:
         errands = Errands(self._cluster, steps, deadline)
         while True:
             while (slot := errands.unplaced()) is not None:
                 open_blocking(self._cluster.at(slot), deadline=deadline).close()
             for trip in errands.trips():
                 try:
-                    replies = self._pool(trip.node).call(
-                        trip.packed + tail, trip.replies + bool(tail), errands.left
-                    )
+                    packed, replies = _with_tail(trip, tail, errands.left)
+                    answers = self._pool(trip.node).call(packed, replies, errands.left)
                 except (BrokerConnectionError, TimeoutError):
                     self._cluster.forget(trip.node)
                     raise
-                errands.note(trip, replies)
-                if tail:
-                    _add_tail(errands, trip, replies[-1])
+                errands.note(trip, answers)
+                if tail is not None:
+                    _add_tail(errands, trip, answers[-1])
             if errands.done:
                 return errands.answers
             time.sleep(errands.pause())
@@ -237,6 +238,11 @@ class ClusterPool:
             pool.close()
 
 
+def _with_tail(trip: Trip, tail: Tail | None, left: float) -> tuple[bytes, int]:
+    """What to write for a trip, and how many replies that has."""
+    return (trip.packed, trip.replies) if tail is None else (trip.packed + tail(left), trip.replies + 1)
+
+
 def _add_tail(errands: Errands, trip: Trip, reply: Any) -> None:
     for number, _ in trip.numbers:
         if errands.answers[number]:
@@ -250,7 +256,7 @@ class ClusterLinks:
         self._cluster = cluster
         self._links: dict[Node, asyncio.Future[Link]] = {}
 
-    async def run(self, steps: Sequence[Step], timeout: float, tail: bytes = b"") -> list[list[Any]]:
+    async def run(self, steps: Sequence[Step], timeout: float, tail: Tail | None = None) -> list[list[Any]]:
         """As ClusterPool.run."""
         deadline = time.monotonic() + timeout
         answers: list[list[Any]] = []
@@ -258,7 +264,7 @@ class ClusterLinks:
             answers += await self._run(piece, deadline, tail)
         return answers
 
-    async def _run(self, steps: Sequence[Step], deadline: float, tail: bytes) -> list[list[Any]]:
+    async def _run(self, steps: Sequence[Step], deadline: float, tail: Tail | None) -> list[list[Any]]:
         errands = Errands(self._cluster, steps, deadline)
         while True:
             async with asyncio.timeout(errands.left):
@@ -269,15 +275,15 @@ class ClusterLinks:
                 return errands.answers
             await asyncio.sleep(errands.pause())
 
-    async def _go(self, errands: Errands, trip: Trip, tail: bytes) -> None:
+    async def _go(self, errands: Errands, trip: Trip, tail: Tail | None) -> None:
         try:
             link = await self._link(trip.node)
-            replies = await link.send(trip.packed + tail, trip.replies + bool(tail))
+            replies = await link.send(*_with_tail(trip, tail, errands.left))
         except (BrokerConnectionError, TimeoutError):
             self._cluster.forget(trip.node)
             raise
         errands.note(trip, replies)
-        if tail:
+        if tail is not None:
             _add_tail(errands, trip, replies[-1])
 
     async def _link(self, node: Node) -> Link:

@@ -65,6 +65,8 @@ class RedisClusterBroker(RedisBroker):
         self._spread = cluster_layout(rest)
         address = self._cluster.at(self._spread.home)
         self._set_up(options, address, self._spread)
+        # No backend shares it: a result is in another slot than its message.
+        self.store = f"{self._cluster.identity}#queues"
         self._nodes = ClusterPool(self._cluster, 1)
         self._senders: WeakSet[RedisClusterPublisher] = WeakSet()
 

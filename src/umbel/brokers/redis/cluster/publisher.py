@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from umbel.brokers.redis.publisher import (
@@ -23,7 +24,7 @@ from umbel.stores.redis.errands import ClusterLinks, ClusterPool, Step
 from umbel.stores.redis.replies import FullError, check
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from umbel.brokers.redis.cluster.layout import ClusterLayout
     from umbel.brokers.redis.routing import Routes, Tables
@@ -95,9 +96,9 @@ class Sending:
         return max(self._deadline - time.monotonic(), 0.001)
 
     @property
-    def tail(self) -> bytes:
+    def tail(self) -> Callable[[float], bytes] | None:
         """What each node is asked after it has taken its steps."""
-        return wait_command(self._replicas, self.left) if self._replicas else b""
+        return partial(wait_command, self._replicas) if self._replicas else None
 
     def note(self, answers: Sequence[list[Any]]) -> float | None:
         """Seconds to wait before what is left is sent again; None when all was taken.
