@@ -1,7 +1,7 @@
 """Dramatiq with its Redis or RabbitMQ broker, and results in Redis.
 
-On RabbitMQ it does not wait until the server has confirmed a message; ``BENCH_DRAMATIQ_CONFIRMS=1`` has it do so, as
-Umbel and Celery do.
+On RabbitMQ it does not wait until the server has confirmed a message, and neither does Celery by default;
+``BENCH_DRAMATIQ_CONFIRMS=1`` has it do so, as Umbel does.
 """
 
 from __future__ import annotations
