@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.integration.test_canvas_worker import CanvasStage
+from tests.support.datastores import MemcachedServer
 from tests.support.servers import RedisServer
 from umbel import chord
 from umbel.errors import ChordError
@@ -16,15 +17,11 @@ from umbel.errors import ChordError
 pytestmark = [pytest.mark.processes, pytest.mark.redis]
 
 
-@pytest.fixture(params=["file system", "database"])
+@pytest.fixture(params=["file system", "database", "memcached"])
 def stage(request: pytest.FixtureRequest, redis_server: RedisServer, tmp_path: Path) -> Iterator[CanvasStage]:
     with redis_server.client(5) as client:
         client.flushdb()
-    (tmp_path / "results").mkdir()
-    backend = {
-        "file system": f"file://{tmp_path}/results",
-        "database": f"db+sqlite:///{tmp_path}/results.db",
-    }[request.param]
+    backend = make_backend(request, tmp_path)
     settings: dict[str, Any] = {
         "result_chord_retry_interval": 0.1,
         "worker_lease_duration": 1,
@@ -33,6 +30,19 @@ def stage(request: pytest.FixtureRequest, redis_server: RedisServer, tmp_path: P
         made.app.conf.update(settings)
         assert not made.app.backend.native_chords
         yield made
+
+
+def make_backend(request: pytest.FixtureRequest, directory: Path) -> str:
+    """The address of an empty store that does not count."""
+    match request.param:
+        case "memcached":
+            server: MemcachedServer = request.getfixturevalue("memcached_server")
+            server.flush()
+            return server.url()
+        case "database":
+            return f"db+sqlite:///{directory}/results.db"
+    (directory / "results").mkdir()
+    return f"file://{directory}/results"
 
 
 def test_the_body_gets_the_parts_results(stage: CanvasStage) -> None:
