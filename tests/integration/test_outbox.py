@@ -13,6 +13,7 @@ from tests.support.processes import spawn
 from tests.support.servers import RedisServer
 from tests.support.waiting import wait_until
 from umbel import Umbel
+from umbel.client.outbox import _BATCH as BATCH
 from umbel.client.outbox import OutboxFullError
 from umbel.core.protocol import peek
 from umbel.errors import BrokerConnectionError
@@ -144,4 +145,51 @@ def test_without_it_nothing_stands_in_the_way_of_the_publisher(server: RedisServ
     client = app.sender.client
     assert client.outbox is None
     assert client._send == client.publisher.send
+    app.close()
+
+
+FORWARDERS = """
+import os, random, signal, sys, time
+from umbel import Umbel
+chance = random.Random(7)
+app = Umbel("posts", broker=sys.argv[1])
+app.conf.broker_outbox = sys.argv[2]
+for _ in range(int(sys.argv[3])):
+    begun, told = os.pipe()
+    pid = os.fork()
+    if not pid:
+        app.send_task("t", task_id="kept too")  # what is left goes first, so this waits as well
+        os.write(told, b".")
+        signal.pause()
+    os.read(begun, 1)
+    time.sleep(chance.uniform(0.0, 0.04))
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+"""
+
+
+def test_forwarders_that_are_killed_lose_nothing_and_keep_the_order(
+    server: RedisServer, tmp_path: Path
+) -> None:
+    app = make_app(server, tmp_path)
+    outbox = app.sender.client.outbox
+    assert outbox is not None
+    server.kill9()
+    sent = send(app, 0, 600)
+    app.close()
+    server.restart()
+    rounds, file = 20, tmp_path / "outbox.db"
+    argv = [sys.executable, "-c", FORWARDERS, server.url(), str(file), str(rounds)]
+    assert spawn(argv, cwd=tmp_path, output=tmp_path / "output").wait(timeout=60) == 0
+    killed_at = len(set(names(server)) & set(sent))
+    app = make_app(server, tmp_path)
+    outbox = app.sender.client.outbox
+    assert outbox is not None
+    send(app, 600, 1)
+    wait_until(lambda: outbox.depth() == 0, timeout=60, what="an empty outbox")
+    arrived = [name for name in names(server) if name != "kept too"]
+    assert list(dict.fromkeys(arrived)) == [*sent, "600"]
+    # A batch that was sent and not taken out yet comes again, under the same ids.
+    assert len(arrived) - len(set(arrived)) <= rounds * BATCH
+    assert killed_at > 0
     app.close()
