@@ -71,7 +71,7 @@ def test_retries_delays_and_priorities(empty_cluster: RedisCluster, tmp_path: Pa
         assert (retried.get(timeout=40), later.get(timeout=40)) == (2, "later")
         notes = [words[1] for words in stage.lines("note")]
         assert [each for each in notes if each.startswith("p")] == ["p0", "p6", "p9"]
-        assert notes[-1] == "later"
+        assert "later" in notes
         stage.wait_empty()
 
 
