@@ -65,6 +65,27 @@ def test_flower_takes_the_application(python, tmp_path):
     assert run(python, "flower_pages", tmp_path) == {"command": True, "workers": ["w@h"]}
 
 
+@pytest.mark.redis
+def test_what_is_on_its_way_is_not_sent_again(python, tmp_path, redis_url):
+    """celery-once and celery-singleton."""
+    assert run(python, "tasks_once", tmp_path, REDIS_URL=redis_url) == {
+        "refused": True,
+        "same": True,
+        "waiting": 2,
+        "values": [3, 12],
+        "later": 3,
+        "new": True,
+    }
+
+
+def test_celery_progress_hears_how_far_a_task_is(python, tmp_path):
+    assert run(python, "progress_bars", tmp_path) == {
+        "states": ["PROGRESS", "PROGRESS"],
+        "percent": [50, 100],
+        "end": "done",
+    }
+
+
 def test_pip_takes_celery_for_installed_and_refuses_another(python, tmp_path):
     """A wheel that calls itself Celery, made here: pip must not write over the alias."""
     printed = run_script(

@@ -155,6 +155,10 @@ class Task(Handlers, Telling, Workflows, Generic[P, R]):
     def app(self, app: Umbel) -> None:
         self._app = app
 
+    def _get_app(self) -> Umbel:
+        """As ``app``, by the name under which packages such as celery-once ask for it."""
+        return self.app
+
     @property
     def backend(self) -> ResultBackend:
         """Where its results are kept: the application's result backend, unless it was given another."""
