@@ -226,7 +226,8 @@ def test_a_prefix_that_is_a_hash_tag_keeps_everything_in_one_slot(
 
 @pytest.fixture(scope="module")
 def replicated() -> Iterator[RedisCluster]:
-    with RedisCluster(replicas=1, aof="everysec", patience=2) as cluster:
+    # Two for each, so that a promoted one has one that can confirm.
+    with RedisCluster(replicas=2, aof="everysec", patience=2) as cluster:
         yield cluster
 
 
@@ -273,8 +274,8 @@ async def test_a_message_counts_as_sent_when_a_replica_has_it(replicated: RedisC
     broker.publisher().send([message(broker, str(number)) for number in range(3)], timeout=10)
     apublisher = broker.async_publisher()
     await apublisher.send([message(broker, "4")], timeout=10)
-    demanding = RedisClusterBroker(replicated.url("wait_for_replicas=2"), BrokerOptions())
-    with pytest.raises(PublishTimeout, match="only 1 of the 2 replicas"):
+    demanding = RedisClusterBroker(replicated.url("wait_for_replicas=3"), BrokerOptions())
+    with pytest.raises(PublishTimeout, match="only 2 of the 3 replicas"):
         demanding.publisher().send([message(broker, "5")], timeout=1)
     await apublisher.close()
     broker.close()
