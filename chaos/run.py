@@ -237,7 +237,7 @@ def _judge(options: Options, stage: Stage, planned: int) -> dict[str, Any]:
         records,
         stage.faults,
         stage.world.documents(list(records.confirmed.values())),
-        left=sum(left),
+        left=left.messages,
         dead=stage.world.dead(),
         atomic=stage.world.atomic,
         window=stage.world.window,

@@ -87,7 +87,7 @@ def main(arguments: Sequence[str]) -> dict[str, Any]:
         left = settle(Stage(world, crew, clocks, directory))
         records = read(directory)
         documents = world.documents(list(records.confirmed.values()))
-        evidence = Evidence(records, (), documents, sum(left), world.dead(), atomic=world.atomic)
+        evidence = Evidence(records, (), documents, left.messages, world.dead(), atomic=world.atomic)
         verdict = Checker(evidence).verdict()
     if words.plot:
         words.plot.write_text(plot(series))

@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import tempfile
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -43,6 +43,14 @@ class Left(NamedTuple):
     waiting: int
     delayed: int
     held: int
+    unknown: int = (
+        0  #: queues that cannot say: their node has just come back, or was killed while they were made
+    )
+
+    @property
+    def messages(self) -> int:
+        """All that is known of."""
+        return self.waiting + self.delayed + self.held
 
 
 @dataclass
@@ -316,12 +324,19 @@ class RabbitChaos(World):
     def left(self) -> Left:
         """Of all queues; AMQP has no question for it, so the node itself is asked."""
         every, ready = self._server.queues(self.vhost), self._server.ready(self.vhost)
-        delayed = sum(count for name, count in every.items() if name.startswith("celery_delayed_"))
-        return Left(ready.get(QUEUE, 0), delayed, sum(every.values()) - sum(ready.values()))
+        return count_left(every, ready)
 
     def close_one_connection(self) -> None:
         """Close the oldest connection, as an administrator does."""
         self._server.close_one_connection("closed by chaos")
+
+
+def count_left(every: Mapping[str, int], ready: Mapping[str, int]) -> Left:
+    """What the queues have, by the name of each: all messages, and those that wait; -1 where it cannot say."""
+    known = {name: count for name, count in every.items() if count >= 0 and ready.get(name, -1) >= 0}
+    delayed = sum(count for name, count in known.items() if name.startswith("celery_delayed_"))
+    held = sum(count - ready[name] for name, count in known.items())
+    return Left(ready[QUEUE] if QUEUE in known else 0, delayed, held, len(every) - len(known))
 
 
 class SqliteChaos(World):

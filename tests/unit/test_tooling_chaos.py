@@ -18,7 +18,7 @@ from chaos.faults import KINDS as FAULTS
 from chaos.journal import Records
 from chaos.schedule import plan
 from chaos.workload import KINDS, POISON_MARKS, expected
-from chaos.world import RabbitChaos
+from chaos.world import Left, RabbitChaos, count_left
 
 KILL = Fault("worker-kill", since=100.0, until=100.1, pids=frozenset([7]), host="w7")
 CUT = Fault("cut", since=100.0, until=100.0, host=EVERYBODY, ends_pool=False)
@@ -268,6 +268,16 @@ def test_the_type_of_rabbitmqs_queues_is_a_setting_of_the_run() -> None:
         world = RabbitChaos(durable=True, queue_type="quorum")
         ending.push(world)
         assert world.settings()["task_default_queue_type"] == "quorum"
+
+
+def test_a_queue_that_cannot_say_is_told_apart_from_one_that_has_messages() -> None:
+    every = {"celery": 5, "celery_delayed_1": 2, "celery_delayed_2": -1, "umbel.q": 1}
+    ready = {"celery": 3, "celery_delayed_1": 2, "celery_delayed_2": 0, "umbel.q": 1}
+    left = count_left(every, ready)
+    assert left == Left(waiting=3, delayed=2, held=2, unknown=1)
+    assert left.messages == 7
+    assert any(count_left({"celery": -1}, {}))  # the queues are looked at again
+    assert not any(count_left({"celery": 0}, {"celery": 0}))
 
 
 def test_settings_of_a_world_join_those_of_the_library() -> None:
