@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from time import time
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+from umbel.core.clock import BrokerClock
 from umbel.core.destination import Destination
 from umbel.core.message import Call
 from umbel.core.protocol import build_message, encode, pack_kombu
@@ -181,6 +183,7 @@ class FakeApp:
         self.conf = FakeConf(**settings)
         self.accept = accept_set(["json"])
         self.backend = backend or FakeBackend(self.conf.result_serializer)
+        self.broker = SimpleNamespace(clock=BrokerClock())
         self.control = FakeControl()
         self.prepared: list[dict[str, Any]] = []
         self.thread_oid = "oid"
