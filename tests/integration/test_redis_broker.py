@@ -77,6 +77,26 @@ def test_the_depth_of_a_queue_takes_one_command(broker: RedisBroker, client: red
     assert [heard["command"].split()[0] for heard in seen] == ["EVAL", "ECHO"]
 
 
+async def test_what_a_killed_asker_has_left_is_removed_by_a_later_one(
+    broker: RedisBroker, client: redis.Redis
+) -> None:
+    killed, living = (broker.subscriber("reply", name, "direct") for name in ("killed", "living"))
+    await killed.open()
+    await living.open()
+    for name in ("killed", "living"):
+        client.lpush(f"{name}.reply", "an answer")
+    client.zadd("umbel:askers:reply", {"killed\x06\x16\x06\x16killed.reply": 1})  # an hour and more ago
+    later = broker.subscriber("reply", "later", "direct")
+    await later.open()
+    assert client.smembers("_kombu.binding.reply") == {
+        f"{name}\x06\x16\x06\x16{name}.reply".encode() for name in ("living", "later")
+    }
+    assert (client.exists("killed.reply"), await living.get()) == (0, b"an answer")
+    for subscription in (killed, living, later):
+        await subscription.close()
+    assert (client.keys("*reply*"), client.keys("*asker*")) == ([], [])
+
+
 @pytest.fixture
 def own_server() -> Iterator[RedisServer]:
     with RedisServer() as server:

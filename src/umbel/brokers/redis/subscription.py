@@ -35,6 +35,8 @@ _SILENCE: Final = 60.0
 _LONGEST_POP: Final = 5.0
 #: Milliseconds after which kombu may sweep a binding table that nobody has used, as kombu sets it.
 _TABLE_LIFETIME: Final = 60 * 60 * 1000
+#: Seconds after which the queue of somebody who asked, and has not closed it, is taken for left behind.
+_ASKER_LIFETIME: Final = 60 * 60
 
 
 def make_subscription(
@@ -103,15 +105,23 @@ class RedisSubscription:
 
 
 class RedisReplyQueue:
-    """Takes from a queue that exists only for this subscription."""
+    """Takes from a queue that exists only for this subscription.
+
+    Problem: who is killed while asking leaves a binding behind, and a queue with the answers that came too late.
+
+    Solution: every such queue is noted with the time when it is nobody's any more, by the server's clock, and whoever
+    opens one removes those that are over.
+    """
 
     def __init__(self, address: Address, layout: Layout, exchange: str, routing_key: str) -> None:
         self._address = address
+        self._layout = layout
         queue = f"{routing_key}.{exchange}"
         self._exchange = exchange
         self._keys = layout.list_keys(queue)
         self._table = layout.binding_key(exchange)
         self._deadlines = layout.key("_kombu.binding_deadlines")
+        self._askers = layout.key(f"umbel:askers:{exchange}")
         self._member = layout.sep.join((routing_key, "", queue)).encode()
         self._link: Link | None = None
         self._pop: asyncio.Future[list[Any]] | None = None
@@ -127,12 +137,30 @@ class RedisReplyQueue:
         self._link = link
 
     async def _bind(self, link: Link) -> None:
+        now = int((await link.call(b"TIME"))[0])
+        await self._sweep(link, now)
         deadline = int(time.time() * 1000) + _TABLE_LIFETIME
+        note = pack_command((b"ZADD", self._askers, now + _ASKER_LIFETIME, self._member))
         bind = pack_command((b"SADD", self._table, self._member))
         # Should this process be killed, kombu deletes the table when nobody has used it for an hour.
         keep = pack_command((b"ZADD", self._deadlines, b"GT", deadline, self._exchange))
-        for reply in await link.send(bind + keep, 2):
+        for reply in await link.send(note + bind + keep, 3):
             check(reply)
+
+    async def _sweep(self, link: Link, now: int) -> None:
+        for member in await link.call(b"ZRANGEBYSCORE", self._askers, b"-inf", now):
+            queue = member.decode().rpartition(self._layout.sep)[2]
+            await self._delete(link, self._layout.list_keys(queue))
+            await self._forget(link, member)
+
+    async def _delete(self, link: Link, keys: Sequence[bytes]) -> None:
+        """Delete the lists of a queue of this kind."""
+        await link.call(b"DEL", *keys)
+
+    async def _forget(self, link: Link, member: bytes) -> None:
+        """The note goes last: nothing is left that nobody knows of."""
+        await link.call(b"SREM", self._table, member)
+        await link.call(b"ZREM", self._askers, member)
 
     async def get(self) -> bytes:
         while True:
@@ -161,11 +189,11 @@ class RedisReplyQueue:
         self._pop = None
         try:
             cleaner = await open_link(self._address)
+            await self._delete(cleaner, self._keys)
             await self._unbind(cleaner)
-            await cleaner.send(pack_command((b"DEL", *self._keys)))
             cleaner.close()
         except BrokerConnectionError as error:
             logger.debug("Left the queue of a subscription behind: %s", error)
 
     async def _unbind(self, link: Link) -> None:
-        await link.send(pack_command((b"SREM", self._table, self._member)))
+        await self._forget(link, self._member)

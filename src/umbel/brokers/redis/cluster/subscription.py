@@ -33,6 +33,7 @@ class ClusterReplyQueue(RedisReplyQueue):
 
     def __init__(self, cluster: Cluster, layout: ClusterLayout, exchange: str, routing_key: str) -> None:
         super().__init__(cluster.at(0), layout, exchange, routing_key)
+        self._cluster = cluster
         self._address = cluster.at(slot_of(self._keys[0]))
         self._home = cluster.at(layout.home)
 
@@ -43,3 +44,7 @@ class ClusterReplyQueue(RedisReplyQueue):
     async def _unbind(self, link: Link) -> None:
         with closing(await open_link(self._home)) as home:
             await super()._unbind(home)
+
+    async def _delete(self, link: Link, keys: Sequence[bytes]) -> None:
+        with closing(await open_link(self._cluster.at(slot_of(keys[0])))) as there:
+            await super()._delete(there, keys)
