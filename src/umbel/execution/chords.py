@@ -113,17 +113,19 @@ class HeaderResults:
     def read(self, group_id: str, last: str) -> list[Any]:
         """The values in the header's order; groups within the header are lists, where they were saved.
 
-        Raises ChordError when a part has failed, with its error as the cause. Raises BackendError when ``last``, the
-        task that was counted last, is not among the parts: then a peer has completed the chord meanwhile and its parts
-        are gone, or this is a store of the time before, such as a primary that does not know yet that it is replaced.
+        Raises ChordError when a part has failed, with its error as the cause. Raises BackendError when not all parts
+        are there, or ``last``, the task that was counted last, is not among them: then a peer has completed the chord
+        meanwhile and its parts are gone, or this is a store of the time before, such as a primary that does not know
+        yet that it is replaced. There ``last`` may have been counted too, and others not.
         """
         values: dict[str, Any] = {}
         ordered = []
-        for entry in self._backend.chord_entries(group_id):
+        entries = self._backend.chord_entries(group_id)
+        for entry in entries:
             task_id, value = self._value(entry)
             values[task_id] = value
             ordered.append(value)
-        if last not in values:
+        if last not in values or len(entries) < self._backend.chord_size(group_id):
             raise BackendError("its parts are not there; a peer may have completed it")
         saved = self._backend.load_group(group_id)
         if saved is None:

@@ -88,6 +88,9 @@ class ResultBackend(Protocol):
     def chord_entries(self, group_id: str) -> list[bytes]:
         """``ChordPart.entry`` of every part that was counted, in order of their indices."""
 
+    def chord_size(self, group_id: str) -> int:
+        """How many parts a chord has, with those that were added; 0 where nobody has said, or it was ended."""
+
     async def aclaim_chords(self, realms: Sequence[str], patience: float) -> list[DueChord]:
         """Chords that have been due for longer than whoever took them up was given, for the caller to complete.
 

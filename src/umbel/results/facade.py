@@ -103,6 +103,10 @@ class ContractFace:
         """As ResultBackend.chord_entries."""
         return self.adapter.chord_entries(group_id)
 
+    def chord_size(self, group_id: str) -> int:
+        """As ResultBackend.chord_size."""
+        return self.adapter.chord_size(group_id)
+
     async def aclaim_chords(self, realms: Sequence[str], patience: float) -> list[DueChord]:
         """As ResultBackend.aclaim_chords."""
         return await self.adapter.aclaim_chords(realms, patience)

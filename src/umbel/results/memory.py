@@ -145,6 +145,11 @@ class MemoryResultBackend:
             chord = self._store.chord(group_id, 0.0)
             return [entry for _, entry in sorted(chord.parts.values(), key=lambda part: part[0])]
 
+    def chord_size(self, group_id: str) -> int:
+        with self._store.lock:
+            chord = self._store.chord(group_id, 0.0)
+            return 0 if chord.size is None or chord.ended else chord.size + chord.extra
+
     async def aclaim_chords(self, realms: Sequence[str], patience: float) -> list[DueChord]:
         with self._store.lock:
             return self._store.claim_chords(realms, patience)

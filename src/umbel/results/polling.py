@@ -80,6 +80,9 @@ class PollingResults(ABC):
     def chord_entries(self, group_id: str) -> list[bytes]:
         raise NotImplementedError(_NO_CHORDS)
 
+    def chord_size(self, group_id: str) -> int:
+        raise NotImplementedError(_NO_CHORDS)
+
     async def aclaim_chords(self, realms: Sequence[str], patience: float) -> list[DueChord]:
         raise NotImplementedError(_NO_CHORDS)
 

@@ -297,6 +297,12 @@ class RedisResultBackend:
             entries = self._ask((names[1], key, 0, -1))
         return entries
 
+    def chord_size(self, group_id: str) -> int:
+        """As ResultBackend.chord_size."""
+        group = self._group_key(group_id)
+        size, extra = self._ask((b"MGET", group + b".s", group + b".t"))
+        return int(size) + int(extra or 0) if size else 0
+
     async def aclaim_chords(self, realms: Sequence[str], patience: float) -> list[DueChord]:
         """As ResultBackend.aclaim_chords."""
         keys = [key.encode() for realm in realms for key in self._chords.due_keys(realm)]

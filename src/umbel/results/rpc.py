@@ -229,6 +229,10 @@ class RpcResultBackend:
         """Refused, see ``open_chord``."""
         raise NotImplementedError(_NO_CHORDS)
 
+    def chord_size(self, group_id: str) -> int:
+        """Refused, see ``open_chord``."""
+        raise NotImplementedError(_NO_CHORDS)
+
     async def aclaim_chords(self, realms: Sequence[str], patience: float) -> list[DueChord]:
         """Refused, see ``open_chord``."""
         raise NotImplementedError(_NO_CHORDS)

@@ -145,6 +145,9 @@ class SqliteResultBackend:
     def chord_entries(self, group_id: str) -> list[bytes]:
         return self._database.read(lambda connection: chords.chord_entries(connection, group_id))
 
+    def chord_size(self, group_id: str) -> int:
+        return self._database.read(lambda connection: chords.chord_size(connection, group_id))
+
     async def aclaim_chords(self, realms: Sequence[str], patience: float) -> list[DueChord]:
         return await asyncio.to_thread(self._claim_chords, realms, patience)
 

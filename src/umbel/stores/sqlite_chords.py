@@ -29,6 +29,7 @@ _OPEN: Final = "UPDATE chords SET size = ?, gone_at = ? WHERE group_id = ?"
 _EXTEND: Final = "UPDATE chords SET extra = extra + ?, gone_at = ? WHERE group_id = ?"
 _FORGET_ENDED: Final = "DELETE FROM chords WHERE group_id = ? AND ended"
 _ENTRIES: Final = "SELECT entry FROM chord_parts WHERE group_id = ? ORDER BY position, place"
+_SIZE: Final = "SELECT size + extra FROM chords WHERE group_id = ? AND NOT ended AND size IS NOT NULL"
 _IS_ANY_DUE: Final = "SELECT 1 FROM chords WHERE realm = ? AND due <= ? LIMIT 1"
 _CLAIM: Final = """
 UPDATE chords SET due = ? WHERE realm = ? AND due <= ? RETURNING group_id, token, body, realm
@@ -109,6 +110,12 @@ def extend_chord(connection: Connection, group_id: str, more: int, lifetime: flo
 def chord_entries(connection: Connection, group_id: str) -> list[bytes]:
     """What was counted of a chord, in order."""
     return [entry for (entry,) in connection.execute(_ENTRIES, (group_id,))]
+
+
+def chord_size(connection: Connection, group_id: str) -> int:
+    """How many parts a chord has; 0 where nobody has said, or it was ended."""
+    row = connection.execute(_SIZE, (group_id,)).fetchone()
+    return int(row[0]) if row else 0
 
 
 def is_any_due(connection: Connection, realms: Sequence[str], now: float) -> bool:

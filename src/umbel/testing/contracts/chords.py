@@ -123,6 +123,16 @@ class ChordContract:
         backend.open_chord(group_id, 2)
         assert backend.save([part(group_id, 1)])
 
+    async def test_its_size_is_known_until_it_is_ended(self, backend: ResultBackend, group_id: str) -> None:
+        assert backend.chord_size(group_id) == 0
+        backend.extend_chord(group_id)
+        backend.open_chord(group_id, 2)
+        assert backend.chord_size(group_id) == 3
+        [due] = backend.save([part(group_id, index) for index in range(3)]) or ()
+        assert backend.chord_size(group_id) == 3
+        await backend.aend_chords([end_of(due)])
+        assert backend.chord_size(group_id) == 0
+
     def test_a_chord_may_be_extended(self, backend: ResultBackend, group_id: str) -> None:
         backend.open_chord(group_id, 1)
         backend.extend_chord(group_id)
