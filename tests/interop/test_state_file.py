@@ -20,11 +20,11 @@ def test_revoked_ids_outlast_a_worker(
     world = new_world()
     options = ("-c1", "-Q", "q", "-n", "w@here", f"--statedb={tmp_path}/%n.state")
     worker = world.worker(first, *options)
-    [answer] = world.celery.evaluate("app.control.revoke('gone', reply=True, limit=1, timeout=5)")
+    [answer] = world.celery.evaluate("app.control.revoke('gone', reply=True, limit=1, timeout=30)")
     assert "ok" in answer["w@here"]
     assert worker.terminate() == 0
     worker = world.worker(second, *options)
-    assert "gone" in world.celery.evaluate("app.control.inspect(timeout=5, limit=1).revoked()")["w@here"]
+    assert "gone" in world.celery.evaluate("app.control.inspect(timeout=30, limit=1).revoked()")["w@here"]
     world.celery.evaluate("app.send_task('echo', ('never',), task_id='gone', queue='q').id")
     worker.wait_for_line(r"Discarding revoked task: echo\[gone\]")
     assert worker.terminate() == 0
