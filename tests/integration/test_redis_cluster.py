@@ -275,7 +275,7 @@ async def test_a_message_counts_as_sent_when_a_replica_has_it(replicated: RedisC
     apublisher = broker.async_publisher()
     await apublisher.send([message(broker, "4")], timeout=10)
     demanding = RedisClusterBroker(replicated.url("wait_for_replicas=3"), BrokerOptions())
-    with pytest.raises(PublishTimeout, match="only [12] of the 3 replicas"):
+    with pytest.raises(PublishTimeout, match=r"only [12] of the 3 replicas"):
         demanding.publisher().send([message(broker, "5")], timeout=1)
     await apublisher.close()
     broker.close()
