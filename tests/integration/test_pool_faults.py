@@ -1,6 +1,6 @@
 """Fault rounds: in every pool, bad tasks among good ones. The good ones complete; the bad ones end as policy says.
 
-``UMBEL_FAULT_ROUNDS=100 pytest -o faulthandler_timeout=0 tests/integration/test_pool_faults.py`` for the long form.
+``FAULTS_ROUNDS=100 pytest -o faulthandler_timeout=0 tests/integration/test_pool_faults.py`` for the long form.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from umbel.results.handles import AsyncResult
 
 pytestmark = [
     pytest.mark.processes,
-    pytest.mark.timeout(120 + 60 * int(os.environ.get("UMBEL_FAULT_ROUNDS", "1"))),
+    pytest.mark.timeout(120 + 60 * int(os.environ.get("FAULTS_ROUNDS", "1"))),
 ]
 
-ROUNDS = int(os.environ.get("UMBEL_FAULT_ROUNDS", "1"))
+ROUNDS = int(os.environ.get("FAULTS_ROUNDS", "1"))
 #: Seconds for one result; the long form goes on while the machine has much else to do.
 PATIENCE = 60.0 if ROUNDS == 1 else 300.0
 GOOD = 40
