@@ -97,7 +97,6 @@ class TestMariaDbResults(ResultContract):
 
     @pytest.fixture
     def make_world(self, mariadb_server: MariaDbServer) -> Callable[[], DatabaseResultWorld]:
-        pytest.importorskip("pymysql")
         return lambda: DatabaseResultWorld(f"db+{mariadb_server.url(mariadb_server.add_database())}")
 
 
@@ -129,7 +128,6 @@ def test_tools_that_follow_sessions_see_each_step(tmp_path: Path, monkeypatch: p
 
 def test_tables_that_celery_made_in_mysql_are_used_as_they_are(mariadb_server: MariaDbServer) -> None:
     """They hold 64 kB, whole seconds, and take "a" and "A" for one task."""
-    pytest.importorskip("pymysql")
     url = mariadb_server.url(mariadb_server.add_database())
     engine = sa.create_engine(url)
     with engine.begin() as connection:

@@ -31,7 +31,6 @@ def backend(request, tmp_path) -> str:
             server: PostgresServer = request.getfixturevalue("postgres_server")
             return f"db+{server.url(server.add_database())}"
         case "mysql":
-            pytest.importorskip("pymysql")
             mariadb: MariaDbServer = request.getfixturevalue("mariadb_server")
             return f"db+{mariadb.url(mariadb.add_database())}"
         case "memcached":

@@ -10,7 +10,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakSet
 
-from umbel.brokers.base import Capabilities
+from msgspec.structs import replace
+
 from umbel.brokers.redis.broker import ANSWER_TIMEOUT, RedisBroker
 from umbel.brokers.redis.cluster.consumer import RedisClusterConsumer
 from umbel.brokers.redis.cluster.layout import cluster_layout
@@ -50,17 +51,7 @@ class RedisClusterBroker(RedisBroker):
     Raises ImproperlyConfigured for what it cannot read.
     """
 
-    capabilities = Capabilities(
-        durable=True,
-        shared=True,
-        priorities=True,
-        fanout=True,
-        bindings=True,
-        direct_subscriptions=True,
-        joint_priorities=False,
-        revocations=True,
-        keeps=True,
-    )
+    capabilities = replace(RedisBroker.capabilities, joint_priorities=False, withdraws=False)
 
     def __init__(self, url: str, options: BrokerOptions) -> None:
         self._cluster, rest = parse_cluster(url, options.transport, options.use_ssl, options.connect_timeout)
