@@ -49,6 +49,8 @@ class System:
     oldest_python: tuple[int, int] = (3, 11)
     #: Results are one key each and nothing else is, so that the size of the database tells how many are stored.
     results_are_keys: bool = False
+    #: Its task can be had without a result.
+    drops_results: bool = False
 
     @property
     def file(self) -> str:
@@ -132,6 +134,7 @@ SYSTEMS = {
             celery_like=True,
             brokers=("redis", "sqlite", "rabbitmq"),
             results_are_keys=True,
+            drops_results=True,
         ),
         System(
             "celery",
@@ -139,11 +142,13 @@ SYSTEMS = {
             celery_like=True,
             brokers=("redis", "rabbitmq"),
             results_are_keys=True,
+            drops_results=True,
         ),
         System(
             "dramatiq",
             _module("dramatiq", "benchmarks.systems.dramatiq", "-p", str(PROCESSES)),
             brokers=("redis", "rabbitmq"),
+            drops_results=True,
         ),
         System(
             "taskiq",

@@ -22,6 +22,7 @@ class Options:
     tasks: int  #: 0: as many as take ``seconds``
     seconds: float
     loglevels: tuple[str, ...]
+    without_results: bool
     idle_seconds: float
     queued: int
     delayed: int
@@ -49,6 +50,9 @@ def parse(arguments: list[str]) -> Options:
         "--seconds", type=float, default=4.0, help="length of a run that chooses its tasks (4)"
     )
     parser.add_argument("--loglevels", default="WARNING,INFO", help="of throughput (default: WARNING,INFO)")
+    parser.add_argument(
+        "--without-results", action="store_true", help="of throughput: without results too, where systems can"
+    )
     parser.add_argument("--idle-seconds", type=float, default=20.0, help="of footprint (default: 20)")
     parser.add_argument("--queued", type=int, default=1_000_000, help="of backlog (default: 1,000,000)")
     parser.add_argument("--delayed", type=int, default=200_000, help="of backlog (default: 200,000)")

@@ -207,6 +207,7 @@ class Rig:
         self.system = system
         self.store = store
         self.pool = pool
+        self.stores_results = True
         self.python = system.python()
         self.stamps: Stamps | None = None
         self.abilities: dict[str, bool] = self.drive("can")
@@ -232,6 +233,15 @@ class Rig:
             yield
         finally:
             self.pool = before
+
+    @contextlib.contextmanager
+    def without_results(self) -> Iterator[None]:
+        """Measure tasks that store none for the time of the block."""
+        self.stores_results = False
+        try:
+            yield
+        finally:
+            self.stores_results = True
 
     def drive(self, command: str, **options: Any) -> dict[str, Any]:
         """Run a command of benchmarks.driver in the system's environment."""
@@ -289,7 +299,7 @@ class Rig:
             raise MeasurementError(
                 f"{self.system.name}: {len(wrong)} tasks not run exactly once, as {wrong[:5]}"
             )
-        if stored and self.abilities["stored_results"]:
+        if stored and self.stores_results and self.abilities["stored_results"]:
             deadline = time.monotonic() + _RESULTS_PATIENCE
             count += unstamped
             while (results := self.drive("stored")["results"]) != count:
@@ -309,6 +319,7 @@ class Rig:
             "BENCH_BROKER_URL": self.store.url,
             "BENCH_RESULT_URL": self.store.results_url,
             "BENCH_POOL": self.pool,
+            "BENCH_RESULTS": str(int(self.stores_results)),
             "BENCH_SLOTS": str(ASYNC_SLOTS if self.pool == "asyncio" else 0),
             VARIABLE: str(self._stamps_file),
         }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from benchmarks.report import Figure
@@ -35,11 +36,15 @@ class Throughput:
         self._tasks[rig.system.name] = tasks_of_a_run(rig, self._options)
 
     def measure(self, rig: Rig) -> list[Figure]:
-        """One run at WARNING, and one at INFO for systems with Celery's log."""
+        """One run at WARNING, one at INFO for systems with Celery's log, and one without results if that is asked."""
         tasks = self._tasks[rig.system.name]
         figures = []
         for loglevel in self._options.loglevels if rig.system.celery_like else ["WARNING"]:
             figures += work_off(rig, tasks, loglevel)
+        if self._options.without_results and rig.system.drops_results:
+            with rig.without_results():
+                bare = work_off(rig, tasks, "WARNING")
+            figures += [replace(figure, metric=f"{figure.metric} without results") for figure in bare]
         return figures
 
 
@@ -64,7 +69,7 @@ def work_off(rig: Rig, tasks: int, loglevel: str) -> list[Figure]:
         begun = worker.wait_count(1)
         cpu, server_cpu = worker.cpu_seconds(), rig.store.cpu_seconds()
         worker.wait_count(tasks)
-        complete = _wait_results(rig, tasks) if rig.system.results_are_keys else None
+        complete = _wait_results(rig, tasks) if rig.system.results_are_keys and rig.stores_results else None
         cpu, server_cpu = worker.cpu_seconds() - cpu, rig.store.cpu_seconds() - server_cpu
         rig.verify(stamps, tasks)
     log = _task_lines(worker)

@@ -8,7 +8,16 @@ import importlib
 import os
 import threading
 
-from benchmarks.systems.common import BROKER_URL, RESULT_URL, Loop, count_keys, count_rows, stamp, timed
+from benchmarks.systems.common import (
+    BROKER_URL,
+    RESULT_URL,
+    STORES_RESULTS,
+    Loop,
+    count_keys,
+    count_rows,
+    stamp,
+    timed,
+)
 
 library = importlib.import_module(os.environ["BENCH_LIB"])
 Celery = library.Celery
@@ -38,7 +47,9 @@ async def _add_on_a_loop(number, one):
     return number + one
 
 
-add = app.task(name="bench.add")(_add_on_a_loop if os.environ.get("BENCH_POOL") == "asyncio" else _add)
+add = app.task(name="bench.add", ignore_result=not STORES_RESULTS)(
+    _add_on_a_loop if os.environ.get("BENCH_POOL") == "asyncio" else _add
+)
 
 
 @app.task(name="bench.fetch", ignore_result=True)

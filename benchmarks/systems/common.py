@@ -16,6 +16,8 @@ BROKER_URL = os.environ.get("BENCH_BROKER_URL", "")
 RESULT_URL = os.environ.get("BENCH_RESULT_URL", "")
 #: Async tasks at a time in each process; 0: as many as the library does of itself.
 SLOTS = int(os.environ.get("BENCH_SLOTS", "0"))
+#: Whether tasks that do nothing store what they return.
+STORES_RESULTS = os.environ.get("BENCH_RESULTS", "1") != "0"
 
 stamp = Recorder()
 

@@ -12,7 +12,7 @@ import dramatiq
 from dramatiq.results import Results
 from dramatiq.results.backends import RedisBackend
 
-from benchmarks.systems.common import BROKER_URL, RESULT_URL, count_keys, stamp, timed
+from benchmarks.systems.common import BROKER_URL, RESULT_URL, STORES_RESULTS, count_keys, stamp, timed
 
 results = RedisBackend(url=RESULT_URL, use_namespace_prefix_keys=True)
 if BROKER_URL.startswith("amqp"):
@@ -27,7 +27,7 @@ broker.add_middleware(Results(backend=results))
 dramatiq.set_broker(broker)
 
 
-@dramatiq.actor(store_results=True, max_retries=0)
+@dramatiq.actor(store_results=STORES_RESULTS, max_retries=0)
 def add(number, one):
     stamp(number)
     return number + one
