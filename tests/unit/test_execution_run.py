@@ -7,9 +7,11 @@ import gc
 import inspect
 import json
 import logging
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from traceback import extract_tb
 from typing import Any
 
 import msgspec
@@ -198,6 +200,42 @@ class TestFailure:
         assert task.told[2][1] == "FAILURE"
         assert [name for name, _ in heard] == ["task_failure", "task_postrun"]
         assert isinstance(heard[0][1]["exception"], ValueError)
+
+    @pytest.mark.parametrize("error", [ValueError("no"), Retry("again")], ids=["failed", "retried"])
+    def test_who_is_told_of_an_error_finds_it_in_hand(self, error: BaseException) -> None:
+        """As in an ``except`` block: trackers such as Elastic APM take what ``sys.exc_info()`` gives."""
+        found: list[tuple[BaseException | None, list[str]]] = []
+
+        def receive(*_: Any, **__: Any) -> None:
+            found.append((sys.exc_info()[1], [frame.name for frame in extract_tb(sys.exc_info()[2])]))
+
+        task = FakeTask(raising(error)).listen()
+        task.on_failure = task.on_retry = receive  # type: ignore[method-assign]
+        signals.task_failure.connect(receive, weak=False)
+        signals.task_retry.connect(receive, weak=False)
+        try:
+            run(task)
+        finally:
+            signals.task_failure.disconnect(receive)
+            signals.task_retry.disconnect(receive)
+        assert found == [(error, ["body"])] * 2
+        assert sys.exc_info()[1] is None
+
+    def test_telling_of_an_error_leaves_it_as_it_was(self) -> None:
+        def body() -> None:
+            try:
+                raise KeyError("first")
+            except KeyError:
+                raise ValueError("second")  # noqa: B904 -- the context is what is looked at
+
+        try:
+            raise RuntimeError("around an eager call")
+        except RuntimeError:
+            outcome = run_task(FakeTask(body), Context(id="e", is_eager=True), (), {}, _Silent())
+        assert isinstance(outcome, Failed)
+        error = outcome.error
+        assert isinstance(error.__context__, KeyError)
+        assert [frame.name for frame in extract_tb(error.__traceback__)] == ["body"]
 
     def test_an_error_in_before_start_fails_the_task(self) -> None:
         task = FakeTask(object).listen()

@@ -29,6 +29,7 @@ from umbel.signals import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from contextlib import AbstractContextManager
 
     from umbel.execution.context import Context
@@ -233,6 +234,21 @@ def _tell_other(task: RunnableTask, context: Context, outcome: Outcome) -> None:
 
 def tell_failure(task: RunnableTask, context: Context, einfo: ExceptionInfo, expected: bool) -> None:
     """Tell of a failure: the task's handler, the signal, the log."""
+    _with_in_hand(einfo.exception, _tell_failure, task, context, einfo, expected)
+
+
+def _with_in_hand(error: BaseException, tell: Callable[..., None], *arguments: Any) -> None:
+    """Call ``tell`` as an ``except`` block would: trackers of errors ask ``sys.exc_info()`` for what happened."""
+    trace, cause = error.__traceback__, error.__context__
+    try:
+        raise error
+    except BaseException:
+        # Raising it again was our doing, and nothing for its readers.
+        error.__traceback__, error.__context__ = trace, cause
+        tell(*arguments)
+
+
+def _tell_failure(task: RunnableTask, context: Context, einfo: ExceptionInfo, expected: bool) -> None:
     error = einfo.exception
     if "on_failure" in task._hooks:
         _call(
@@ -265,6 +281,10 @@ def _send_failure(task: RunnableTask, context: Context, einfo: ExceptionInfo) ->
 
 def tell_retry(task: RunnableTask, context: Context, retry: Retry, einfo: ExceptionInfo) -> None:
     """Tell of a retry: the task's handler, the signal, the log."""
+    _with_in_hand(retry, _tell_retry, task, context, retry, einfo)
+
+
+def _tell_retry(task: RunnableTask, context: Context, retry: Retry, einfo: ExceptionInfo) -> None:
     if "on_retry" in task._hooks:
         _call(
             task,
