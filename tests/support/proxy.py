@@ -39,6 +39,7 @@ class TcpProxy:
         self._flowing.set()
         self._budget: dict[Side, int | None] = {"client": None, "server": None}
         self._was_cut = threading.Event()
+        self._marker = b""
         self._latency = 0.0
         self._rate = 0.0
         self.accepted = 0  #: how many connections it has taken so far
@@ -86,6 +87,10 @@ class TcpProxy:
         with self._lock:
             for pair in self._pairs:
                 pair.abandoned = True
+
+    def swallow(self, marker: bytes) -> None:
+        """From now on swallow for ever what comes on a connection on which a client sends these bytes; b"": on none."""
+        self._marker = marker
 
     def refuse(self) -> None:
         """Refuse new connections; those there are stay."""
@@ -150,6 +155,8 @@ class TcpProxy:
         try:
             while data := source.recv(_CHUNK):
                 self._flowing.wait()
+                if self._marker and towards == "server" and self._marker in data:
+                    pair.abandoned = True
                 if pair.abandoned:
                     continue
                 if pause := self._latency + (len(data) / self._rate if self._rate else 0.0):

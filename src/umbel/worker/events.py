@@ -1,7 +1,7 @@
 """The worker's events: gathered while the worker goes on, and sent in batches by a loop of their own.
 
-Nothing is made when nobody asked for it. What cannot be sent waits within a bound, then the oldest go: an event is
-news, and must neither slow nor fail a task.
+Nothing is made when nobody asked for it. What cannot be sent waits within a bound, then the oldest go, counted and
+told: an event is news, and must neither slow nor fail a task.
 """
 
 from __future__ import annotations
@@ -10,26 +10,27 @@ import asyncio
 import logging
 import os
 import platform
-from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
 from umbel.core.destination import Destination
 from umbel.core.events import MULTI, group_of, make_event, routing_key, write_events
 from umbel.core.records import Publication
-from umbel.errors import BrokerError
+from umbel.errors import BrokerError, EncodeError
+from umbel.worker.backlog import Backlog
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from umbel.brokers.base import AsyncPublisher, Broker
+    from umbel.core.envelope import Envelope
 
 logger = logging.getLogger("celery.worker.events")
 
-#: Events that wait to be sent at the most, and those in one message.
-_ROOM: Final = 10_000
-_BATCH: Final = 500
-#: Seconds that sending may take before it is tried again.
+#: Seconds that sending may take before it is tried again, and the pauses before that: from, to.
 _TIMEOUT: Final = 5.0
+_PAUSES: Final = (0.5, 5.0)
+#: Seconds between two lines that say how many events were dropped.
+_TELL_AGAIN: Final = 60.0
 #: Seconds between heartbeats while no monitor has shown itself: they tell how often they come, so monitors know.
 _QUIET_INTERVAL: Final = 30.0
 #: Seconds for which a monitor that has shown itself is taken to be there.
@@ -71,11 +72,18 @@ class Events:
         self._busy = busy
         self._tick = tick
         self.pid = os.getpid()
-        self._waiting: deque[dict[str, Any]] = deque(maxlen=_ROOM)
+        self._waiting = Backlog()
         self._wake = asyncio.Event()
         self._publisher: AsyncPublisher | None = None
         self._watched_until = 0.0
-        self._failing = False
+        #: Seconds to wait before sending is tried again; 0 while it succeeds.
+        self._pause = 0.0
+        self._told, self._told_at = 0, float("-inf")
+
+    @property
+    def dropped(self) -> int:
+        """How many events nobody will hear of: there was no room for them, or no form."""
+        return self._waiting.dropped
 
     def task(self, type_: str, task_id: str, **fields: Any) -> None:
         """Something happened to a task. Only to be called while ``tasks`` is true."""
@@ -95,7 +103,7 @@ class Events:
         self.worker("worker-heartbeat", **self._state())
 
     def _add(self, type_: str, fields: dict[str, Any]) -> None:
-        self._waiting.append(make_event(type_, self._hostname, self.pid, self._tick(), fields))
+        self._waiting.add(make_event(type_, self._hostname, self.pid, self._tick(), fields))
         self._wake.set()
 
     def _state(self) -> dict[str, Any]:
@@ -134,49 +142,68 @@ class Events:
             # What else happens in this turn of the loop goes with it.
             await asyncio.sleep(0)
             self._wake.clear()
-            await self._flush()
+            if not await self._flush():
+                # What happens meanwhile is gathered; else every event would be an attempt of its own.
+                await asyncio.sleep(self._pause)
+                self._wake.set()
 
     async def close(self) -> None:
         """Say that the worker leaves, if that can be said soon."""
         if self._interval:
             self.worker("worker-offline", **self._state())
         await self._flush()
+        self._tell_dropped(again=0.0)
         if self._publisher is not None:
             await self._publisher.close()
             self._publisher = None
 
-    async def _flush(self) -> None:
+    async def _flush(self) -> bool:
+        """Send what waits; whether all of it was sent."""
         while self._waiting:
-            batch = self._next_batch()
+            batch = self._waiting.take()
             try:
                 await self._send(batch)
             except BrokerError as error:
                 # Whoever fetches messages says that the broker is away, and for how long.
-                log = logger.debug if self._failing else logger.warning
-                self._failing = True
+                log = logger.debug if self._pause else logger.warning
                 log("Events cannot be sent: %s. What waits is sent later, as far as there is room", error)
-                room = _ROOM - len(self._waiting)
-                self._waiting.extendleft(reversed(batch[-room:] if room else []))
-                return
-            self._failing = False
+                self._pause = min(self._pause * 2 or _PAUSES[0], _PAUSES[1])
+                self._waiting.give_back(batch)
+                break
+            self._pause = 0.0
+        self._tell_dropped(again=_TELL_AGAIN)
+        return not self._waiting
 
-    def _next_batch(self) -> list[dict[str, Any]]:
-        """Events of tasks together, others alone."""
-        first = self._waiting.popleft()
-        batch = [first]
-        if group_of(first["type"]) == "task":
-            while self._waiting and len(batch) < _BATCH and group_of(self._waiting[0]["type"]) == "task":
-                batch.append(self._waiting.popleft())
-        return batch
+    def _tell_dropped(self, again: float) -> None:
+        """Say how many were dropped since that was said, unless that is less than so many seconds ago."""
+        count, now = self.dropped - self._told, asyncio.get_running_loop().time()
+        if count and now - self._told_at >= again:
+            self._told, self._told_at = self.dropped, now
+            logger.warning("%d events were dropped: more came than the broker took", count)
 
     async def _send(self, batch: list[dict[str, Any]]) -> None:
         several = group_of(batch[0]["type"]) == "task"
         key = MULTI if several else routing_key(batch[0]["type"])
         to = Destination(self._exchange, key, None, "broadcast")
-        envelope = write_events(batch if several else batch[0], self._hostname, self._serializer)
+        envelope = self._written(batch, several=several)
+        if envelope is None:
+            return
         if self._publisher is None:
             self._publisher = self._broker.async_publisher()
         await self._publisher.send([Publication(to, self._broker.pack(envelope, to))], timeout=_TIMEOUT)
+
+    def _written(self, batch: list[dict[str, Any]], *, several: bool) -> Envelope | None:
+        """A message of what can be written; None when that is nothing."""
+        try:
+            return write_events(batch if several else batch[0], self._hostname, self._serializer)
+        except EncodeError as error:
+            if len(batch) == 1:
+                logger.warning("An event cannot be written: %s", error)
+                self._waiting.dropped += 1
+                return None
+        # One of them cannot: which is found by writing each.
+        left = [event for event in batch if self._written([event], several=True) is not None]
+        return self._written(left, several=True) if left else None
 
 
 def _version() -> str:
