@@ -37,6 +37,15 @@ def test_sentry_captures_what_tasks_raise(python, tmp_path):
     assert run(python, "sentry_errors", tmp_path) == {"trace": True, "errors": ["ValueError"]}
 
 
+def test_elastic_apm_records_what_tasks_raise(python, tmp_path):
+    assert run(python, "elastic_errors", tmp_path) == {
+        "errors": [["ValueError", "ValueError: x"]],
+        "frames": ["boom"],
+        "outcomes": {"__main__.boom": "failure", "program": None},
+        "traces": 1,
+    }
+
+
 @pytest.mark.redis
 def test_redbeat_keeps_and_sends_its_entries(python, tmp_path, redis_url):
     found = run(python, "redbeat_entries", tmp_path, REDIS_URL=redis_url)
