@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
+import socket
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
-from tests.integration.apps.stage import Stage, redis_stage, sqlite_stage
+from scripts.environments import ROOT
+from tests.integration.apps.stage import APP, Stage, redis_stage, sqlite_stage
+from tests.support.proxy import TcpProxy
 from tests.support.servers import RedisServer
 from tests.support.waiting import wait_until
 from umbel.errors import WorkerLostError
@@ -97,6 +105,120 @@ def redis(tmp_path: Path, redis_server: RedisServer) -> Iterator[Stage]:
         yield found
 
 
+class Pod:
+    """A worker in a container as the documentation has it, and what Kubernetes does to end it."""
+
+    def __init__(self, stage: Stage, grace: float, env: dict[str, str] | None = None) -> None:
+        self._stage = stage
+        self._grace = grace
+        self._deadline = 0.0
+        [text] = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs/reliability.md").read_text(), re.DOTALL)
+        self.spec: dict[str, Any] = yaml.safe_load(text)["spec"]
+        [container] = self.spec["containers"]
+        assert container["command"][:4] == ["umbel", "-A", "shop", "worker"]
+        if env is None:
+            env = {each["name"]: each["value"] for each in container["env"]}
+        self._hook: list[str] = container["lifecycle"]["preStop"]["exec"]["command"]
+        self.worker = stage.worker("-c1", *container["command"][4:], env=env)
+
+    def run_hook(self) -> None:
+        """The preStop hook, to its end; the grace period runs already."""
+        self._deadline = time.monotonic() + self._grace
+        command = [word.replace("shop", APP.stem) for word in self._hook]
+        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+        python_path = os.pathsep.join([str(APP.parent), str(ROOT)])
+        environment = self._stage.variables() | {"PATH": path, "PYTHONPATH": python_path}
+        done = subprocess.run(
+            command,
+            env=os.environ | environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=self._grace,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    def send_sigterm(self) -> None:
+        """What comes when the hook has ended."""
+        self.worker.signal(signal.SIGTERM)
+
+    def await_end(self) -> bool:
+        """Wait for the end of the grace period at the most, and kill it then; says whether it had ended by itself."""
+        try:
+            self.worker.wait(timeout=self._deadline - time.monotonic())
+        except AssertionError:
+            self.worker.kill9()
+            return False
+        return True
+
+
+def test_what_is_documented_for_kubernetes_leaves_time_for_a_soft_shutdown(redis: Stage) -> None:
+    pod = Pod(redis, 30)
+    [container] = pod.spec["containers"]
+    assert container["command"][4:] == ["-n", "worker@%h"]
+    text = (ROOT / "docs/reliability.md").read_text()
+    [soft] = re.findall(r"shop\.conf\.worker_soft_shutdown_timeout = (\d+)", text)
+    assert int(soft) < pod.spec["terminationGracePeriodSeconds"]
+    assert f"worker@{socket.gethostname()} ready" in pod.worker.output
+
+
+@pytest.mark.parametrize("in_time", [True, False])
+def test_kubernetes_hook_and_sigterm_leave_nothing_that_has_to_be_waited_for(
+    every: Stage, in_time: bool
+) -> None:
+    soft = 60.0 if in_time else 1.0
+    every.settings |= PATIENT | {"worker_prefetch_multiplier": 4, "worker_soft_shutdown_timeout": soft}
+    pod = Pod(every, 60)
+    leaving = pod.worker
+    running = every.send("late", "running")
+    every.wait_for("begun", "running")
+    waiting = [every.send("note", mark) for mark in range(5)]
+    leaving.wait_for_line(rf"{waiting[2].id}\] received")
+    pod.run_hook()
+    leaving.wait_for_line("Warm shutdown")
+    heir = every.worker("-c1", "-nheir@here")
+    # What only waited is free as soon as the hook has spoken, and what comes now is not this worker's.
+    waiting.append(every.send("note", 5))
+    assert [result.get(timeout=30) for result in waiting] == list(range(6))
+    pod.send_sigterm()
+    leaving.wait_for_line("Initiating Soft Shutdown")
+    if in_time:
+        every.open()
+    assert pod.await_end(), leaving.output
+    every.open()
+    assert running.get(timeout=30) == "running"
+    assert [line[-1] for line in every.lines("begun")] == (["False"] if in_time else ["False", "True"])
+    every.wait_empty()
+    assert heir.terminate() == 0
+
+
+def test_killed_when_its_time_is_over_it_holds_nothing_but_what_ran(every: Stage) -> None:
+    """Without what the documentation says SIGTERM is warm, and a long task outlasts the grace period."""
+    on_rabbitmq = every.broker_url.startswith("amqp")
+    every.settings |= {"worker_prefetch_multiplier": 4, "worker_lease_duration": 300 if on_rabbitmq else 6}
+    pod = Pod(every, 8, env={})
+    leaving = pod.worker
+    running = every.send("late", "running")
+    every.wait_for("begun", "running")
+    waiting = [every.send("note", mark) for mark in range(5)]
+    leaving.wait_for_line(rf"{waiting[2].id}\] received")
+    pod.run_hook()
+    leaving.wait_for_line("Warm shutdown")
+    pod.send_sigterm()
+    wait_until(
+        lambda: (every.broker.depth("celery"), every.broker.held_depth()) in {(5, 1), (5, 0)},
+        what="all that waited back in the queue",
+    )
+    assert not pod.await_end()
+    heir = every.worker("-c1", "-nheir@here")
+    every.open()
+    assert [result.get(timeout=30) for result in waiting] == list(range(5))
+    assert running.get(timeout=30) == "running"
+    assert [line[-1] for line in every.lines("begun")] == ["False", "True"]
+    every.wait_empty()
+    assert heir.terminate() == 0
+
+
 def test_warm_what_runs_ends_and_what_waits_goes_back_in_order(stage: Stage) -> None:
     worker = stage.worker("-c2")
     running = [stage.send("hold", mark) for mark in ("a", "b")]
@@ -121,6 +243,29 @@ def test_warm_what_runs_ends_and_what_waits_goes_back_in_order(stage: Stage) -> 
         "0",
     ]
     assert len(stage.lines("signal", "worker_shutdown")) == 1
+
+
+def test_what_is_on_its_way_to_the_worker_comes_after_what_waits_in_it(
+    redis: Stage, redis_server: RedisServer
+) -> None:
+    redis.settings |= PATIENT
+    with TcpProxy(redis_server.port) as proxy:
+        far = proxy.url("redis", "0")
+        worker = redis.worker("-c1", env={"BROKER": far, "BACKEND": far})
+        redis.send("hold", "running")
+        redis.wait_for("begun", "running")
+        proxy.slow_down(latency=0.2)
+        worker.wait_for_line(rf"{redis.send('note', 0).id}\] received")
+        held = redis.broker.held_depth()
+        redis.send("note", 1)
+        wait_until(lambda: redis.broker.held_depth() > held, what="the server to have handed it out")
+        worker.signal(signal.SIGTERM)
+        wait_until(lambda: redis.broker.depth("celery") == 2, what="both back in the queue")
+        redis.worker("-c1", "-nheir@here")
+        redis.wait_for("note", count=2)
+        assert [line[1] for line in redis.lines("note")] == ["0", "1"]
+        redis.open()
+        assert worker.wait() == 0
 
 
 def worker_name(output: str) -> str:

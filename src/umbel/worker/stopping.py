@@ -1,6 +1,7 @@
 """How a worker stops: who asked for it, and what is done in which order.
 
-1. Nothing more is fetched. What no pool process has goes back to the front of its queues, in order.
+1. Nothing more is fetched. What no pool process has goes back to the front of its queues, in order: what was on its way
+   from the broker first, so that what came before it comes to stand before it again.
 2. What runs is waited for (warm), for a while (soft), or not at all (cold): then the pool is ended, and what ran goes
    back at once unless it was acknowledged when it began.
 3. What has ended is settled. With the broker away that is tried no longer than it takes peers to take it over anyway.
@@ -15,6 +16,9 @@ from typing import TYPE_CHECKING
 from umbel import signals
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from umbel.worker.ledger import Job
     from umbel.worker.options import WorkerOptions
     from umbel.worker.os_signals import Shutdown
     from umbel.worker.parts import Parts
@@ -76,28 +80,38 @@ class Stopping:
         # A fetch that went on would take messages that nobody runs for as long as the running jobs take.
         fetching.cancel()
         await asyncio.wait([fetching])
-        parts.completion.give_back(waiting)
-        returning = asyncio.create_task(parts.link.reconcile())
+        returning = asyncio.create_task(self._return(waiting))
         try:
-            await self._let_end()
+            await self._let_end(waiting)
             await self._settle_rest(returning, settling)
         finally:
             returning.cancel()
             await asyncio.gather(returning, return_exceptions=True)
 
-    async def _let_end(self) -> None:
+    async def _return(self, waiting: Sequence[Job]) -> None:
+        try:
+            await self._parts.link.reconcile()
+        finally:
+            self._parts.completion.give_back(self._in_hand(waiting))
+
+    def _in_hand(self, jobs: Sequence[Job]) -> list[Job]:
+        """Those of some jobs that were not given back yet."""
+        return [job for job in jobs if self._parts.ledger.get(job.seq) is job]
+
+    async def _let_end(self, waiting: Sequence[Job]) -> None:
         drained = asyncio.create_task(self._parts.pool.drain())
         try:
             await first_of(drained, self._requests.cold)
             if not drained.done() or self._requests.cold.is_set():
-                await self._abandon(drained)
+                await self._abandon(drained, waiting)
         finally:
             drained.cancel()
 
-    async def _abandon(self, drained: asyncio.Task[None]) -> None:
+    async def _abandon(self, drained: asyncio.Task[None], waiting: Sequence[Job]) -> None:
         """End the pool with what it runs; unacknowledged jobs go back to their queues once nothing runs them."""
         parts, soft = self._parts, self._options.soft_shutdown_timeout
-        if soft > 0 and (len(parts.ledger) or self._options.soft_shutdown_on_idle):
+        running = len(parts.ledger) - len(self._in_hand(waiting))
+        if soft > 0 and (running or self._options.soft_shutdown_on_idle):
             logger.warning("Initiating Soft Shutdown, terminating in %s seconds", soft)
             await first_of(drained, self._requests.at_once, timeout=soft)
         parts.completion.abandoning = True
@@ -108,7 +122,7 @@ class Stopping:
             logger.info("Restoring %d unacknowledged message(s)", len(held))
         parts.completion.give_back(held)
 
-    async def _settle_rest(self, returning: asyncio.Task[int], settling: asyncio.Task[None]) -> None:
+    async def _settle_rest(self, returning: asyncio.Task[None], settling: asyncio.Task[None]) -> None:
         settled = asyncio.create_task(self._settled(returning))
         try:
             await first_of(settled, self._requests.at_once, settling, timeout=self._options.lease)
@@ -118,10 +132,10 @@ class Stopping:
             settled.cancel()
             await asyncio.gather(settled, return_exceptions=True)
 
-    async def _settled(self, returning: asyncio.Task[int]) -> None:
+    async def _settled(self, returning: asyncio.Task[None]) -> None:
         await self._parts.losses.wait()
-        await self._parts.settlement.flush()
         await asyncio.wait([returning])
+        await self._parts.settlement.flush()
 
 
 async def first_of(*things: asyncio.Task[None] | asyncio.Event, timeout: float | None = None) -> None:

@@ -32,14 +32,18 @@ class Stage:
 
     def worker(self, *options: str, ready: bool = True, env: dict[str, str] | None = None) -> WorkerProcess:
         """Start a worker; it takes tasks when this returns, unless told otherwise."""
-        environment = {
+        environment = self.variables() | (env or {})
+        worker = self._running.enter_context(make_worker(APP, *options, env=environment))
+        return worker.ready() if ready else worker
+
+    def variables(self) -> dict[str, str]:
+        """The variables that a program which uses the application needs."""
+        return {
             "STAGE": str(self.directory),
             "BROKER": self.broker_url,
             "BACKEND": self.backend_url,
             "SETTINGS": json.dumps(self.settings),
         }
-        worker = self._running.enter_context(make_worker(APP, *options, env=environment | (env or {})))
-        return worker.ready() if ready else worker
 
     def send(self, name: str, *args: object, **options: Any) -> AsyncResult:
         """Send a task of the application by its name there."""
