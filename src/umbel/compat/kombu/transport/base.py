@@ -1,11 +1,15 @@
 """What kombu's transports are made of; Umbel's brokers have a contract of their own, ``umbel.brokers.base``."""
 
+from __future__ import annotations
+
 from umbel.client.connection import Message
-from umbel.compat.lazily import lazily as _lazily
+
+from .._unserved import unserved as _unserved
 
 __all__ = ("Management", "Message", "StdChannel", "Transport")
 
-__getattr__ = _lazily(
-    __name__,
-    {name: f"umbel.compat.kombu_transports:{name}" for name in ("Management", "StdChannel", "Transport")},
-)
+_INSTEAD = "brokers are made by their URLs, and one of your own by the contract in umbel.brokers.base"
+
+Management = _unserved(__name__, "Management", _INSTEAD)
+StdChannel = _unserved(__name__, "StdChannel", _INSTEAD)
+Transport = _unserved(__name__, "Transport", _INSTEAD)
