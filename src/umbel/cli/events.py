@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from umbel.cli.background import background_options, foreground
 from umbel.cli.command import UmbelOption, command
+from umbel.cli.errors import CommandFailed
 
 if TYPE_CHECKING:
     from umbel.cli.context import CliContext
@@ -45,9 +46,23 @@ def events(context: CliContext, /, dump: bool, camera: str | None, **options: An
             if runs_here:
                 _photograph(context, camera, **options)
     else:
-        from umbel.events.screen import evtop
+        _show(context)
 
-        evtop(app)
+
+def _show(context: CliContext) -> None:
+    if not sys.stdout.isatty():
+        raise CommandFailed("the fleet is shown on a terminal only; use --dump or --camera")
+    from umbel.events.screen import evtop
+
+    _leave_on_term()
+    evtop(context.app)
+
+
+def _leave_on_term() -> None:
+    """Have TERM end the program as Ctrl-C does: a camera is put away, a terminal left as it was found."""
+    import signal
+
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
 
 
 def _photograph(
@@ -60,11 +75,9 @@ def _photograph(
     logfile: str | None,
 ) -> None:
     import logging
-    import signal
 
     from umbel.events.snapshot import evcam
 
     logging.basicConfig(level=loglevel.upper(), filename=logfile)
-    # As on Ctrl-C: the camera is put away, and the pid file with it.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    _leave_on_term()
     evcam(camera, frequency, maxrate, context.app)
