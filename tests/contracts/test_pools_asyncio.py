@@ -216,9 +216,9 @@ async def test_it_leaves_when_its_jobs_have_ended(tmp_path: Path) -> None:
 
 async def test_what_waits_for_one_of_many_slots_waits_for_the_first_that_is_free() -> None:
     async with running(pool := AsyncioPool(ScriptedRunner, 1, slots=200)) as seen:
-        pool.submit([job(seq, "sleep 0.02", brief=True) for seq in range(200)])
+        pool.submit([job(seq, "sleep 0.2", brief=True) for seq in range(200)])
         await seen.all_ended(200)
-        # As many as end in two milliseconds, though each of them takes longer.
+        # As many as end in twenty milliseconds, though each of them takes longer.
         assert 1 <= pool.depth() <= 20
 
 

@@ -227,9 +227,9 @@ def test_depth_follows_how_long_jobs_take() -> None:
 
 def test_depth_behind_many_slots_is_what_ends_in_all_of_them() -> None:
     pace = Pace(0.002, 1000)
-    pace.note(64 * 0.1, 64)
-    assert pace.depth() == 16  # one ends every 0.1 ms, and costs 20 us
-    pace.note(64 * 10.0, 64)
+    pace.note(64 * 0.5, 64)
+    assert pace.depth() == 38  # in 20 ms; one ends every 0.5 ms, and costs 20 us
+    pace.note(64 * 100.0, 64)
     assert pace.depth() == 0
 
 

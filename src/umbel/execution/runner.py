@@ -34,7 +34,7 @@ from umbel.signals import worker_process_init, worker_process_shutdown
 from umbel.state import adopt_app
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 
     from umbel.core.causes import Kind
     from umbel.core.outcome import Outcome
@@ -86,6 +86,7 @@ class Runner:
         self._joiner: ChordJoiner | None = None
         self._told: float | None = None
         self._async_tasks: dict[str, bool] = {}
+        self._arun_task: Callable[..., Coroutine[Any, Any, Outcome]] | None = None
         self._ahead: tuple[bytes, Envelope] | None = None
         self._lifespan = AsyncExitStack()
 
@@ -256,8 +257,13 @@ class Runner:
 
     async def _aattempted(self, work: Work, task: RunnableTask, context: Context, slot: AsyncSlot) -> Report:
         # Awaiting another task's result is allowed here: it holds up nobody.
-        from umbel.execution.async_run import arun_task  # only loops need it
+        arun_task = self._arun_task
+        if arun_task is None:
+            from umbel.execution import (
+                async_run,
+            )  # only loops need it, and the statement itself takes microseconds
 
+            arun_task = self._arun_task = async_run.arun_task
         recording = _Recording(self, work)
         try:
             if self._deduplicates and context._redelivered and task.acks_late:

@@ -217,7 +217,7 @@ class LoopJob:
         if self.terminated:
             coroutine.close()
             raise asyncio.CancelledError
-        drive = Drive(coroutine)
+        drive = Drive(coroutine, self.task)
         self._drive = drive
         if soft_limit is None:
             return await drive.run()

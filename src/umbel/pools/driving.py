@@ -42,12 +42,16 @@ _FORMS: Final[dict[type[BaseException], type[asyncio.CancelledError]]] = {
 
 
 class Drive(Generic[T]):
-    """One async body on its way: a coroutine that is driven step by step, to exchange what is raised in it."""
+    """One async body on its way: a coroutine that is driven step by step, to exchange what is raised in it.
 
-    __slots__ = ("_coroutine", "_due", "_interrupted", "done", "inside", "task")
+    ``task`` is the task that will drive it, where that is known: asking for it costs more than a step does.
+    """
 
-    def __init__(self, coroutine: Coroutine[Any, Any, T]) -> None:
+    __slots__ = ("_coroutine", "_driver", "_due", "_interrupted", "done", "inside", "task")
+
+    def __init__(self, coroutine: Coroutine[Any, Any, T], task: asyncio.Task[Any] | None = None) -> None:
         self._coroutine = coroutine
+        self._driver = task
         self._due: BaseException | None = None
         self._interrupted = False
         self.task: asyncio.Task[Any] | None = None
@@ -66,7 +70,7 @@ class Drive(Generic[T]):
 
     async def run(self) -> T:
         """Await the body, as a task of the loop; raises what it does."""
-        self.task = asyncio.current_task()
+        self.task = self._driver or asyncio.current_task()
         try:
             result: T = await self
             return result

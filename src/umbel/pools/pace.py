@@ -8,6 +8,9 @@ import math
 _OVERHEAD = 20e-6
 #: A process is given no more jobs than this beyond what it can start; more makes frames no cheaper.
 _MOST = 128
+#: Where many jobs share a loop, many end in one of its turns, and no other comes in before the next: so many times the
+#: horizon has to wait there, or slots stay empty.
+_LOOP_TURNS = 10
 #: The average reaches this many jobs back.
 _MEMORY = 32
 #: Seconds of a pool process's birth at the least; its replacement is started so long before it is worn out.
@@ -53,7 +56,8 @@ class Pace:
         """How many jobs may wait behind those that run: as many as a process does in the horizon."""
         if self._mean is None:
             return 0
-        return min(_MOST, int(self._horizon / (self._mean / self._abreast + _OVERHEAD)))
+        horizon = self._horizon if self._abreast == 1 else self._horizon * _LOOP_TURNS
+        return min(_MOST, int(horizon / (self._mean / self._abreast + _OVERHEAD)))
 
     def lead(self, slots: int) -> int:
         """How many jobs before its last one the replacement of a process with so many slots has to be on its way."""
