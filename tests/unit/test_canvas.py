@@ -14,6 +14,7 @@ import pytest
 import umbel
 from tests.unit.canvas_expressions import expressions, form_of
 from umbel import Signature, Task, Umbel, chain, chord, group, signature
+from umbel.brokers import memory
 from umbel.canvas import GroupStampingVisitor, StampingVisitor, _chain
 from umbel.canvas.lazy import Regen
 from umbel.client.client import Client
@@ -327,6 +328,26 @@ class TestSending:
         assert self.bytes_of(app, sent, shape, 6) < 70_000
         # Twice the depth of as many tasks each is no more than twice as much for each message.
         assert self.largest_of(app, sent, shape, 12) < 2 * self.largest_of(app, sent, shape, 6)
+
+    @pytest.mark.parametrize("shape", ["groups", "chords", "bodies", "headers"])
+    def test_all_messages_of_a_nested_workflow_are_small_together(
+        self, app: Umbel, monkeypatch: pytest.MonkeyPatch, shape: str
+    ) -> None:
+        """Those that workers send on the way count too."""
+        published: list[int] = []
+        original = memory._publish
+
+        def publish(store: Any, publications: Any) -> None:
+            published.extend(len(publication.payload) for publication in publications)
+            original(store, publications)
+
+        monkeypatch.setattr(memory, "_publish", publish)
+        app.broker.purge("celery")  # what other tests have sent
+        with app.worker(pool="solo"):
+            result = self.nested(app, shape, 6).apply_async()
+            assert result.get(timeout=30) == ([0] * 10 if shape == "groups" else 0)
+        assert len(published) >= 60
+        assert sum(published) < 90_000
 
     def bytes_of(self, app: Umbel, sent: Sent, shape: str, depth: int) -> int:
         sent.trips.clear()

@@ -49,7 +49,7 @@ class Outbox(Protocol):
         """Note the result of a group among the children of the task that sends it, if one does."""
 
 
-#: Bytes of JSON from which on a chord's body is compressed in the messages of its parts, each of which carries it.
+#: Bytes of JSON from which on what follows is compressed in the messages that carry it.
 _HEAVY = 1024
 
 #: Options that hold signatures.
@@ -67,15 +67,18 @@ class Carried:
     def options(self, options: Mapping[str, Any], compression: Any = None) -> dict[str, Any]:
         """The options of one message, signatures in their plain form.
 
-        Compressed, where a part of a chord carries much: the body, with all that follows it, is in every part's
-        message, as Celery has it. ``compression`` is what is used without an option of that name.
+        Compressed, where it carries much: a chord's body, with all that follows it, is in every part's message, as
+        Celery has it, and the groups and chords further on in a chain are in that of each step before them.
+        ``compression`` is what is used without an option of that name.
         """
         ready = dict(options)
         for name in _LINKS:
             if ready.get(name):
                 ready[name] = self._plain(ready[name])
-        chord = options.get("chord")
-        if chord and not (ready.get("compression") or compression) and self._is_heavy(chord, ready["chord"]):
+        if not (ready.get("compression") or compression) and (
+            self._is_heavy(options.get("chord"), ready.get("chord"))
+            or (_has_workflows(ready.get("chain")) and self._is_heavy(options["chain"], ready["chain"]))
+        ):
             ready["compression"] = "zlib"
         return ready
 
@@ -85,11 +88,18 @@ class Carried:
         # A mapping that came off the wire is one of mappings, to any depth.
         return links if type(links) is dict else plain(links, self._known)
 
-    def _is_heavy(self, chord: Any, form: Any) -> bool:
-        known = self._heavy.get(id(chord))
+    def _is_heavy(self, carried: Any, form: Any) -> bool:
+        if not carried:
+            return False
+        known = self._heavy.get(id(carried))
         if known is None:
-            known = self._heavy[id(chord)] = chord, _weighs_much(form)
+            known = self._heavy[id(carried)] = carried, _weighs_much(form)
         return known[1]
+
+
+def _has_workflows(chain: Any) -> bool:
+    """Whether more than single tasks follow. Those stay as they are: each step passes them on as they came."""
+    return type(chain) is list and any(step.get("subtask_type") for step in chain)
 
 
 def _weighs_much(form: Any) -> bool:
