@@ -305,6 +305,27 @@ class TestSending:
             group(add(app).s(1), add(app).s(1, 2, 3)).apply_async()
         assert sent.payloads == []
 
+    @pytest.mark.parametrize("given", ["to the sending", "to the workflow"])
+    def test_ignore_result_reaches_the_tasks_that_are_sent_and_the_body(
+        self, app: Umbel, sent: Sent, given: str
+    ) -> None:
+        """As with Celery: a chain's later steps keep what they say themselves."""
+        s = add(app).si
+        for flow, parts in ((group(s(1), s(2)), 2), (chord([s(1), s(2)], s(3)), 2), (chain(s(1), s(2)), 1)):
+            sent.trips.clear()
+            if given == "to the sending":
+                flow.apply_async(ignore_result=True)
+            else:
+                flow.set(ignore_result=True).apply_async()
+            messages = sent.messages
+            assert [headers["ignore_result"] for headers, *_ in messages] == [True] * parts
+            embedded = messages[0][2]
+            if embedded["chord"]:
+                assert embedded["chord"]["options"]["ignore_result"] is True
+            assert ["ignore_result" in step["options"] for step in embedded["chain"] or ()] == (
+                [False] if flow.kind == "chain" else []
+            )
+
     def test_where_no_result_is_kept_a_chord_is_refused(self, sent: Sent) -> None:
         with (
             Umbel("none", broker="memory://", backend="disabled://", set_as_current=False) as app,
