@@ -74,6 +74,7 @@ class AmqpWorld(BrokerWorld):
     wake_within = 0.02
     biggest_payload = 16 * 1024 * 1024
     first_priority, last_priority = 9, 0
+    settles_in_one_step = False
     queue_arguments: dict[str, object] = {"x-max-priority": 10}
     options = BrokerOptions(queue_max_priority=10, delayed_queue_type="classic")
 

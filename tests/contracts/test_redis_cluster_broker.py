@@ -16,7 +16,7 @@ pytestmark = pytest.mark.redis
 class TestRedisClusterBroker(BrokerContract):
     """Each queue in a slot of its own."""
 
-    model_examples = 1  # the scripts are those of one server, where there are more
+    model_examples = 5  # the scripts are those of one server, where there are more
 
     @pytest.fixture
     def make_world(self, redis_cluster: RedisCluster) -> Callable[[], RedisClusterWorld]:

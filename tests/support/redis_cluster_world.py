@@ -28,6 +28,7 @@ class RedisClusterWorld(BrokerWorld):
 
     biggest_payload = 1024 * 1024  # what is bigger goes the way of one server
     wake_within = 0.01
+    settles_in_one_step = False
 
     def __init__(self, cluster: RedisCluster, options: BrokerOptions | None = None, prefix: str = "") -> None:
         cluster.flush()

@@ -319,7 +319,11 @@ class Supply:
             for queue in streams.keys() & self._kept:
                 self._resting[queue] = streams.pop(queue)
             self._full = 0
-            answers = [self._channel.cancel_soon(each.tag) for each in streams.values()]
+            answers: list[asyncio.Future[Any]] = [
+                self._channel.cancel_soon(each.tag) for each in streams.values()
+            ]
+            if self._unanswered and self._asked is not None:
+                answers.append(self._asked)  # who asked may have left; what comes is nobody's then
             self._stopping = asyncio.gather(*answers, return_exceptions=True)
             self._stopping.add_done_callback(self._stopped)
         return asyncio.shield(self._stopping)

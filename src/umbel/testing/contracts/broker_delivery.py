@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from umbel.brokers.base import FetchPlan
+from umbel.brokers.base import Disposition, FetchPlan
 from umbel.core.records import Publication
 from umbel.testing.contracts.broker_fixtures import BrokerFixtures, Q
 from umbel.testing.contracts.support import (
@@ -332,6 +332,26 @@ class DeliveryContract(BrokerFixtures):
         await eventually(lambda: broker.held_depth() == len(known))
         rest = await consumer.fetch(Q, 100, 0)
         assert sorted([*known.values(), *ids(rest)]) == sorted(names)
+
+    async def test_what_was_on_its_way_from_a_paused_queue_is_anybodys_at_once(
+        self, broker: Broker, consumer_of: OpenConsumer
+    ) -> None:
+        """Whose worker was told to take from it no more goes on with its other queues."""
+        paused, peer = await consumer_of("paused"), await consumer_of("peer")
+        both = FetchPlan(("q", "r"))
+        assert await paused.fetch(both, 1, 0) == []  # it has made the queues, where that takes its time
+        for number in range(10):
+            fetching = asyncio.create_task(paused.fetch(both, 1, PATIENCE))
+            await asyncio.to_thread(send, broker, str(number))
+            fetching.cancel()
+            await _result_of(fetching)
+            await paused.reconcile([])
+            going_on = asyncio.create_task(paused.fetch(FetchPlan(("r",)), 1, PATIENCE))
+            found = await peer.fetch(Q, 1, PATIENCE)
+            assert ids(found) == [str(number)]
+            await peer.settle([Disposition(found[0].tag)])
+            going_on.cancel()
+            assert await _result_of(going_on) == []
 
     async def test_reading_display_url_and_store(self, world: BrokerWorld, broker: Broker) -> None:
         assert "://" in broker.display_url

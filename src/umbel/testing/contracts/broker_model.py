@@ -19,10 +19,10 @@ from hypothesis.stateful import (
 from umbel.brokers.base import Disposition, FetchPlan
 from umbel.core.protocol import peek
 from umbel.testing.contracts.broker_fixtures import BrokerFixtures
-from umbel.testing.contracts.support import LEASE, message, send
+from umbel.testing.contracts.support import LEASE, PATIENCE, message, send
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from umbel.brokers.base import Consumer, Delivery
     from umbel.core.records import Action
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 _QUEUES = ("q", "r")
 _CONSUMERS = ("a", "b")
+#: What one fetch may take from.
+_PLANS = (("q",), ("r",), ("q", "r"))
 
 
 class ModelContract(BrokerFixtures):
@@ -69,6 +71,8 @@ class BrokerMachine(RuleBasedStateMachine):
         for name in _CONSUMERS:
             self.consumers[name] = self.world.connect().consumer(name, LEASE)
             self.runner.run(self.consumers[name].open())
+            # The queues are made before anybody sends while another fetches.
+            self.runner.run(self.consumers[name].fetch(FetchPlan(_QUEUES), 1, 0))
         self.exact_front = self.broker.capabilities.exact_front
         self.count = 0
         self.places: dict[str, int] = {}
@@ -76,6 +80,7 @@ class BrokerMachine(RuleBasedStateMachine):
         self.delayed: dict[str, dict[str, float]] = {queue: {} for queue in _QUEUES}
         self.held: dict[str, dict[bytes, Delivery]] = {name: {} for name in _CONSUMERS}
         self.settled: dict[str, list[bytes]] = {name: [] for name in _CONSUMERS}
+        self.paused: dict[str, set[str]] = {name: set() for name in _CONSUMERS}
         self.dead: dict[str, list[str]] = {queue: [] for queue in _QUEUES}
 
     def teardown(self) -> None:
@@ -107,20 +112,66 @@ class BrokerMachine(RuleBasedStateMachine):
         send(self.broker, *names, queue=queue)
         self.line_up(queue, *names)
 
-    @rule(name=st.sampled_from(_CONSUMERS), queue=st.sampled_from(_QUEUES), limit=st.integers(1, 5))
-    def fetch(self, name: str, queue: str, limit: int) -> None:
-        self.promote(queue)
-        deliveries = self.runner.run(self.consumers[name].fetch(FetchPlan((queue,)), limit, 0))
+    @rule(name=st.sampled_from(_CONSUMERS), queues=st.sampled_from(_PLANS), limit=st.integers(1, 5))
+    def fetch(self, name: str, queues: tuple[str, ...], limit: int) -> None:
+        plan = self.plan(name, queues)
+        if not plan.queues:
+            return
+        for queue in plan.queues:
+            self.promote(queue)
+        deliveries = self.runner.run(self.consumers[name].fetch(plan, limit, 0))
+        assert {delivery.queue for delivery in deliveries} <= set(plan.queues)
+        assert len(deliveries) == min(limit, sum(len(self.waiting[queue]) for queue in plan.queues))
+        for queue in plan.queues:
+            here = [delivery for delivery in deliveries if delivery.queue == queue]
+            self.take(name, queue, here)
+
+    def plan(self, name: str, queues: tuple[str, ...] = _QUEUES) -> FetchPlan:
+        """Those of some queues that a consumer takes from now."""
+        return FetchPlan(tuple(queue for queue in queues if queue not in self.paused[name]))
+
+    def take(self, name: str, queue: str, deliveries: Sequence[Delivery]) -> None:
+        """A consumer was given what was first in line."""
         names = [peek(delivery.payload).id for delivery in deliveries]
         if self.world.returns_in_order:
-            assert names == self.waiting[queue][:limit]
+            assert names == self.waiting[queue][: len(names)]
         else:
-            assert len(names) == min(limit, len(self.waiting[queue]))
             assert set(names) <= set(self.waiting[queue])
         self.waiting[queue] = [name for name in self.waiting[queue] if name not in names]
         for delivery in deliveries:
-            assert delivery.queue == queue
             self.held[name][delivery.tag] = delivery
+
+    @rule(name=st.sampled_from(_CONSUMERS), queue=st.sampled_from(_QUEUES), number=st.integers(0, 3))
+    def pause(self, name: str, queue: str, number: int) -> None:
+        """A consumer takes from a queue no more, as a worker does that is told so: its fetch is cut off.
+
+        That may be when messages are on their way to it. None of them stays with it, and a peer finds all of them.
+        """
+        names = [self.new_name() for _ in range(number)]
+        plan = self.plan(name)
+        for each in plan.queues:
+            self.promote(each)
+        self.runner.run(self.cut_off(self.consumers[name], plan, names, queue, list(self.held[name])))
+        self.line_up(queue, *names)
+        self.paused[name].add(queue)
+
+    async def cut_off(
+        self, consumer: Consumer, plan: FetchPlan, names: list[str], queue: str, held: list[bytes]
+    ) -> None:
+        fetching = asyncio.create_task(consumer.fetch(plan, 2, PATIENCE)) if plan.queues else None
+        await asyncio.to_thread(send, self.broker, *names, queue=queue)
+        if fetching is None:
+            return
+        fetching.cancel()
+        await asyncio.wait([fetching])
+        if not fetching.cancelled():
+            fetching.result()  # which nobody knows of: it was too late
+        await consumer.reconcile(held)
+
+    @rule(name=st.sampled_from(_CONSUMERS), queue=st.sampled_from(_QUEUES))
+    def resume(self, name: str, queue: str) -> None:
+        """A consumer takes from a queue again."""
+        self.paused[name].discard(queue)
 
     @rule(name=st.sampled_from(_CONSUMERS), data=st.data())
     def settle(self, name: str, data: st.DataObject) -> None:
@@ -129,6 +180,29 @@ class BrokerMachine(RuleBasedStateMachine):
         stale = data.draw(st.lists(st.sampled_from(self.settled[name] or [b"0"]), max_size=2))
         batch = [self.disposition(name, tag, data) for tag in (*tags, *stale)]
         self.runner.run(self.consumers[name].settle(batch))
+        for disposition in batch:
+            self.expect_settled(name, disposition)
+
+    @precondition(lambda self: self.world.settles_in_one_step)
+    @rule(name=st.sampled_from(_CONSUMERS), data=st.data(), turns=st.integers(0, 4))
+    def settle_again(self, name: str, data: st.DataObject, turns: int) -> None:
+        """The connection is lost somewhere in the middle of a settlement, which is repeated on the next one."""
+        tags = data.draw(st.lists(st.sampled_from(list(self.held[name]) or [b"0"]), unique=True, max_size=4))
+        batch = [self.disposition(name, tag, data) for tag in tags]
+        consumer = self.consumers[name]
+
+        async def settle_on_two_connections() -> None:
+            settling = asyncio.create_task(consumer.settle(batch))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            settling.cancel()
+            await asyncio.wait([settling])
+            if not settling.cancelled():
+                settling.result()
+            await consumer.open()
+            await consumer.settle(batch)
+
+        self.runner.run(settle_on_two_connections())
         for disposition in batch:
             self.expect_settled(name, disposition)
 
@@ -183,18 +257,22 @@ class BrokerMachine(RuleBasedStateMachine):
         assert returned == (len(self.held[name]) if self.broker.capabilities.leases else 0)
         self.expect_returned(name, set(self.held[name]))
 
-    @precondition(lambda self: self.broker.capabilities.leases)
     @rule(name=st.sampled_from(_CONSUMERS))
     def crash(self, name: str) -> None:
         """A consumer is gone without a word; another takes its name, and knows of nothing that it held."""
         gone = self.consumers[name]
-        self.gone.append(gone)
+        leases = self.broker.capabilities.leases
+        if leases:
+            self.gone.append(gone)
+        else:
+            self.runner.run(self.world.lose(gone))
         self.consumers[name] = self.world.connect().consumer(name, LEASE)
         self.runner.run(self.consumers[name].open())
         self.bring_due(self.consumers[name])
         returned = self.runner.run(self.consumers[name].reconcile(()))
-        assert returned == len(self.held[name])
+        assert returned == (len(self.held[name]) if leases else 0)
         self.expect_returned(name, set(self.held[name]))
+        self.paused[name].clear()
 
     def bring_due(self, consumer: Consumer) -> None:
         """Have what is due moved to the front now, so that what is returned next goes before it."""

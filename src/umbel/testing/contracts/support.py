@@ -55,6 +55,8 @@ class BrokerWorld(ABC):
     returns_in_order = True
     #: Whether the headers of a message come in the order in which they were sent.
     keeps_header_order = True
+    #: Whether a delivery's end and all that is published with it are one step, whichever queues that goes to.
+    settles_in_one_step = True
     #: The biggest payload the suite sends.
     biggest_payload = 64 * 1024 * 1024
 
