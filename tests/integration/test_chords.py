@@ -1,8 +1,12 @@
-"""Chords with real workers: counted once, completed once, whoever is killed and whoever runs the parts."""
+"""Chords with real workers: counted once, completed once, whoever is killed and whoever runs the parts.
+
+``FAULTS_ROUNDS=50 pytest -o faulthandler_timeout=0 -k killed tests/integration/test_chords.py`` for the long form.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 import random
 import time
 from collections.abc import Callable, Iterator
@@ -25,6 +29,8 @@ from umbel.results.handles import AsyncResult, GroupResult
 pytestmark = pytest.mark.processes
 
 APP = Path(__file__).parent / "apps" / "chords.py"
+#: How many workers are killed.
+KILLS = int(os.environ.get("FAULTS_ROUNDS", "6"))
 
 
 class ChordStage(Stage):
@@ -209,18 +215,20 @@ def test_a_worker_completes_what_the_counter_of_the_last_part_did_not(place: Pla
     assert len(stage.lines("total")) == 1
 
 
+@pytest.mark.timeout(120 + 10 * KILLS)
 def test_every_chord_completes_once_while_workers_are_killed(place: Place) -> None:
     # A message that is lost with its worker for the third time is not to blame here.
     stage = place(worker_lease_duration=1, worker_prefetch_multiplier=2, task_quarantine_after=0)
     dice = random.Random(20261122)
-    rounds, parts, kills = 50, 4, 6
+    chords, parts = max(50, 4 * KILLS), 4
     workers = [stage.worker("-c2"), stage.worker("-c2")]
     results = [
-        stage.chord([("late", number, dice.uniform(0, 0.06)) for number in range(parts)])[1]
-        for _ in range(rounds)
+        # A body that is acknowledged when it begins ends with the worker that is killed then, as any such task.
+        stage.chord([("late", number, dice.uniform(0, 0.06)) for number in range(parts)], "total_late")[1]
+        for _ in range(chords)
     ]
-    for kill in range(kills):
-        ended = rounds * (kill + 1) // (kills + 2)
+    for kill in range(KILLS):
+        ended = chords * (kill + 1) // (KILLS + 2)
         wait_until(
             lambda ended=ended: sum(result.ready() for result in results) >= ended,
             timeout=40,
@@ -233,7 +241,7 @@ def test_every_chord_completes_once_while_workers_are_killed(place: Place) -> No
         assert result.get(timeout=60) == sum(range(parts))
     stage.wait_empty()
     # A body is published once. It runs again only where it was killed itself before it was acknowledged.
-    assert rounds <= len(stage.lines("total")) <= rounds + 2 * kills
+    assert chords <= len(stage.lines("total")) <= chords + 2 * KILLS
     for result in results:
         assert stage.app.AsyncResult(result.id).state == "SUCCESS"
 

@@ -61,6 +61,11 @@ def total(numbers: list[int]) -> int:
     return sum(numbers)
 
 
+@app.task(acks_late=True)
+def total_late(numbers: list[int]) -> int:
+    return total(numbers)
+
+
 @app.task
 def collect(values: list[Any]) -> list[Any]:
     write("collect", len(values))
