@@ -17,9 +17,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
+import amqp
 import pytest
 
+from tests.support.rabbitmq import RabbitMqServer
 from tests.support.servers import RedisServer
 from tests.support.waiting import wait_until
 from tests.support.workers import WorkerProcess
@@ -38,7 +41,7 @@ import signal
 from umbel import Umbel
 from umbel.signals import after_task_publish, before_task_publish
 
-app = Umbel("proj", broker=os.environ["BROKER"])
+app = Umbel("proj", broker=os.environ["BROKER"], backend=os.environ["BACKEND"] or None)
 app.conf.beat_schedule = {
     "all": {"task": "proj.all", "schedule": 1.0, "missed": "all"},
     "once": {"task": "proj.once", "schedule": 1.0},
@@ -60,9 +63,12 @@ class Place(ABC):
 
     url: str
 
+    #: Where results are; "": nowhere.
+    backend = ""
+
     @abstractmethod
-    def payloads(self) -> list[bytes]:
-        """The messages that wait in the queue."""
+    def sent(self) -> list[dict[str, Any]]:
+        """The headers of all messages that were ever put into the queue."""
 
 
 class RedisPlace(Place):
@@ -70,9 +76,34 @@ class RedisPlace(Place):
         self.url = server.url()
         self._server = server
 
-    def payloads(self) -> list[bytes]:
+    def sent(self) -> list[dict[str, Any]]:
         with self._server.client() as client:
-            return client.lrange("celery", 0, -1)
+            return [read_envelope(payload).headers for payload in client.lrange("celery", 0, -1)]
+
+
+class RabbitMqPlace(Place):
+    """The beats meet in Redis, where results are, and their messages go to RabbitMQ."""
+
+    def __init__(self, server: RabbitMqServer, redis: RedisServer) -> None:
+        self.vhost = server.add_vhost()
+        self.url, self.backend = server.url(self.vhost), redis.url()
+        self._server = server
+        self._taking = threading.Lock()
+        self._taken: list[dict[str, Any]] = []
+        self.connection = amqp.Connection(f"127.0.0.1:{server.port}", virtual_host=self.vhost)
+        self.connection.connect()
+        self._channel = self.connection.channel()
+        self._channel.queue_declare("celery", durable=True, auto_delete=False)
+
+    def sent(self) -> list[dict[str, Any]]:
+        with self._taking:
+            while message := self._channel.basic_get("celery", no_ack=True):
+                self._taken.append(message.headers)
+            return list(self._taken)
+
+    def close(self) -> None:
+        self.connection.close()
+        self._server.delete_vhost(self.vhost)
 
 
 class SqlitePlace(Place):
@@ -80,9 +111,10 @@ class SqlitePlace(Place):
         self._path = folder / "broker.db"
         self.url = f"sqlite:///{self._path}"
 
-    def payloads(self) -> list[bytes]:
+    def sent(self) -> list[dict[str, Any]]:
         with contextlib.closing(sqlite3.connect(self._path, timeout=20)) as connection:
-            return [payload for (payload,) in connection.execute("SELECT payload FROM messages")]
+            rows = connection.execute("SELECT payload FROM messages").fetchall()
+        return [read_envelope(payload).headers for (payload,) in rows]
 
 
 class Watch(threading.Thread):
@@ -98,7 +130,7 @@ class Watch(threading.Thread):
         count, since = 0, time.monotonic()
         while not self._done.wait(0.1):
             now, before = time.monotonic(), count
-            count = len(self._place.payloads())
+            count = len(self._place.sent())
             self.longest_gap = max(self.longest_gap, now - since)
             if count != before:
                 since = now
@@ -116,11 +148,15 @@ class Beats:
         self._folder = folder
         self._running = running
         (folder / "proj.py").write_text(PROJECT)
+        self.environment = {
+            "BROKER": place.url,
+            "BACKEND": place.backend,
+            **dict.fromkeys(("CELERY_BROKER_URL", "CELERY_RESULT_BACKEND", "APP"), ""),
+        }
 
     def start(self, die: str = "") -> WorkerProcess:
         argv = [sys.executable, "-m", "umbel", "-A", "proj", "beat", "-l", "INFO"]
-        env = {"BROKER": self.place.url, "CELERY_BROKER_URL": "", "CELERY_RESULT_BACKEND": "", "APP": ""}
-        env["DIE"] = die
+        env = {**self.environment, "DIE": die}
         return self._running.enter_context(WorkerProcess(argv, cwd=self._folder, env=env, name="beat"))
 
     def leader(self) -> WorkerProcess:
@@ -135,8 +171,7 @@ class Beats:
 
     def judge(self) -> None:
         """Each tick was sent once, and of the entry that makes up for missed ones none is missing."""
-        sent = [read_envelope(payload) for payload in self.place.payloads()]
-        ids = [envelope.headers["id"] for envelope in sent]
+        ids = [headers["id"] for headers in self.place.sent()]
         assert len(ids) == len(set(ids))
         for name, all_dues in self.dues().items():
             steps = [later - earlier for earlier, later in pairwise(all_dues)]
@@ -146,8 +181,7 @@ class Beats:
 
     def dues(self) -> dict[str, list[float]]:
         found: dict[str, list[float]] = {}
-        for payload in self.place.payloads():
-            headers = read_envelope(payload).headers
+        for headers in self.place.sent():
             found.setdefault(headers["task"].removeprefix("proj."), []).append(headers[DUE_HEADER])
         return {name: sorted(dues) for name, dues in found.items()}
 
@@ -158,11 +192,21 @@ def sends(beat: WorkerProcess) -> None:
         beat.wait_for_line(f"Sending due task {entry} ", since=beat.line_count, timeout=TAKE_OVER + 5)
 
 
-@pytest.fixture(params=["sqlite", pytest.param("redis", marks=pytest.mark.redis)])
+@pytest.fixture(
+    params=[
+        "sqlite",
+        pytest.param("redis", marks=pytest.mark.redis),
+        pytest.param("rabbitmq", marks=[pytest.mark.redis, pytest.mark.rabbitmq]),
+    ]
+)
 def beats(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Beats]:
     with contextlib.ExitStack() as running:
         if request.param == "redis":
             place: Place = RedisPlace(running.enter_context(RedisServer()))
+        elif request.param == "rabbitmq":
+            server: RabbitMqServer = request.getfixturevalue("rabbitmq_server")
+            place = RabbitMqPlace(server, running.enter_context(RedisServer()))
+            running.callback(place.close)
         else:
             place = SqlitePlace(tmp_path)
         yield Beats(place, tmp_path, running)
@@ -185,18 +229,18 @@ def test_two_beats_killed_by_turns(beats: Beats) -> None:
     assert leader.terminate() == 0
     beats.judge()
     assert watch.longest_gap < TAKE_OVER
-    print(f"{kills} kills, {len(beats.place.payloads())} messages, longest gap {watch.longest_gap:.1f} s")
+    print(f"{kills} kills, {len(beats.place.sent())} messages, longest gap {watch.longest_gap:.1f} s")
 
 
 @pytest.mark.parametrize("moment", ["before", "after"])
 def test_killed_around_the_sending_of_a_tick(beats: Beats, moment: str) -> None:
     """It is claimed by then: who comes next sends it if it was not sent, under the same id, and not if it was."""
     beats.leader().kill9()  # the server knows the scripts from now on
-    before = len(beats.place.payloads())
+    before = len(beats.place.sent())
     for killed in (1, 2):
         assert beats.start(die=moment).wait() == -signal.SIGKILL
         # The second dies of the tick that the first has claimed, or of the next one.
-        assert len(beats.place.payloads()) == before + (killed if moment == "after" else 0)
+        assert len(beats.place.sent()) == before + (killed if moment == "after" else 0)
     leader = beats.leader()
     assert leader.terminate() == 0
     beats.judge()
@@ -226,6 +270,21 @@ def test_a_beat_that_stands_still_is_followed_and_sends_nothing_when_it_goes_on(
     assert watch.longest_gap < TAKE_OVER
 
 
+@pytest.mark.redis
+@pytest.mark.rabbitmq
+@pytest.mark.parametrize("beats", ["rabbitmq"], indirect=True)
+def test_a_beat_that_may_give_no_receipts_goes_on_without(beats: Beats) -> None:
+    assert isinstance(beats.place, RabbitMqPlace)
+    channel = beats.place.connection.channel()
+    channel.queue_declare("umbel.receipts.beat.proj", durable=True, auto_delete=False)
+    leader = beats.leader()
+    leader.wait_for_line("Without the queue umbel.receipts.beat.proj a message may be sent twice")
+    sends(leader)
+    assert leader.terminate() == 0
+    assert channel.basic_get("umbel.receipts.beat.proj") is None
+    beats.judge()
+
+
 def test_the_lead_is_left_to_another_at_the_end(beats: Beats) -> None:
     leader = beats.leader()
     standby = beats.standby()
@@ -244,8 +303,7 @@ def test_entries_change_while_beat_runs(beats: Beats) -> None:
 
     def umbel(*words: str) -> str:
         argv = [sys.executable, "-m", "umbel", "-A", "proj", "schedule", *words]
-        env = {"BROKER": beats.place.url, "CELERY_BROKER_URL": "", "CELERY_RESULT_BACKEND": "", "APP": ""}
-        with WorkerProcess(argv, cwd=beats._folder, env=env, name="schedule") as process:
+        with WorkerProcess(argv, cwd=beats._folder, env=beats.environment, name="schedule") as process:
             assert process.wait() == 0, process.output
             return process.output
 
@@ -260,7 +318,7 @@ def test_entries_change_while_beat_runs(beats: Beats) -> None:
     umbel("resume", "all")
     leader.wait_for_line(r"Sending due task all ", since=leader.line_count, timeout=10)
     ran = umbel("run", "once").split()[-1]
-    ids = [read_envelope(payload).headers["id"] for payload in beats.place.payloads()]
+    ids = [headers["id"] for headers in beats.place.sent()]
     assert ran in ids
     assert leader.terminate() == 0
     assert len(ids) == len(set(ids))

@@ -55,6 +55,7 @@ class Capabilities(msgspec.Struct, frozen=True):
     exact_front: bool = True
     amqp_topics: bool = False  #: ``#`` stands for no word too, and its dot: ``media.#`` matches ``media``
     joint_priorities: bool = True  #: the priorities of several queues are compared with each other
+    receipts: bool = False  #: its publisher can note what it has sent; see ``umbel.brokers.amqp.receipts``
     keeps: bool = False  #: ``Disposition.keeps``: what follows a delivery can stay with its consumer
     #: Counts the first loss of a message too; otherwise only those of messages that it had returned before.
     first_loss: bool = True

@@ -1,13 +1,15 @@
 """``SharedSchedule``: what a scheduler does when it is one of several: claims, and entries of run time.
 
 A tick is claimed before its task is sent, and confirmed afterwards. The task's id derives from the tick, so a beat that
-finds a tick claimed and not confirmed, because its sender died, sends it again under the same id.
+finds a tick claimed and not confirmed, because its sender died, sends it again under the same id; not so where RabbitMQ
+has a receipt for it.
 """
 
 from __future__ import annotations
 
 import hashlib
 import logging
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
@@ -16,6 +18,7 @@ from umbel.scheduler.stores.base import Run
 from umbel.scheduler.words import schedule_from_words
 
 if TYPE_CHECKING:
+    from umbel.brokers.amqp.receipts import Receipts
     from umbel.scheduler.entries import ScheduleEntry
     from umbel.scheduler.missed import Tick
     from umbel.scheduler.scheduler import Scheduler
@@ -61,6 +64,16 @@ def make_entry(scheduler_entry: type[ScheduleEntry], stored: StoredEntry, app: A
     return entry
 
 
+def _receipts_of(app: Any, scope: str) -> Receipts | None:
+    """Who notes in the broker what was sent; None where that is noted in the same step anyway, or cannot be."""
+    if not app.broker.capabilities.receipts:
+        return None
+    # Only beats on RabbitMQ need it.
+    from umbel.brokers.amqp.receipts import Receipts
+
+    return Receipts(app.sender.client.publisher, f"beat.{scope}")
+
+
 class SharedSchedule:
     """The part of a scheduler that is in a store.
 
@@ -79,6 +92,7 @@ class SharedSchedule:
         self._unsent: set[str] = set()
         #: The same, claimed by the beat before this one; they come before any other.
         self.inherited: set[str] = set()
+        self._receipts = _receipts_of(app, store.scope)
         self._own: dict[str, ScheduleEntry] = {}
         self._changed: set[str] = set()
 
@@ -90,11 +104,22 @@ class SharedSchedule:
         self._runs = dict(self.store.runs())
         self._note_beginnings(scheduler)
         self.inherited = {name for name, run in self._runs.items() if run.serial and not run.sent}
+        self._believe_receipts()
         self._unsent = set(self.inherited)
         for name, run in self._runs.items():
             self._go_on_from(scheduler.schedule.get(name), run)
         self.refresh(scheduler)
         scheduler.shared = self
+
+    def _believe_receipts(self) -> None:
+        """Confirm the ticks that were sent by a beat that did not come to note it."""
+        if self._receipts is None:
+            return
+        sent = self._receipts.read()
+        for name in sorted(self.inherited):
+            if tick_id(self.store.scope, name, self._runs[name]) in sent:
+                self._confirm(name)
+                self.inherited.discard(name)
 
     def _note_beginnings(self, scheduler: Scheduler) -> None:
         """Note for entries that never ran since when they are there: a beat without the file goes on from that."""
@@ -192,7 +217,8 @@ class SharedSchedule:
         run = self._runs[name]
         publisher = self.app.sender.client.publisher
         task_id = tick_id(self.store.scope, name, run)
-        with self.store.confirming(publisher, name, run.serial, task_id) as is_confirmed:
+        receipt = nullcontext() if self._receipts is None else self._receipts.given(task_id)
+        with self.store.confirming(publisher, name, run.serial, task_id) as is_confirmed, receipt:
             sent = scheduler.apply_entry(entry, producer=scheduler.producer)
         if sent is not False:
             self._unsent.discard(name)

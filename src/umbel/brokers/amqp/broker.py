@@ -69,6 +69,7 @@ class AmqpBroker:
         exact_front=False,
         joint_priorities=False,
         amqp_topics=True,
+        receipts=True,
         revocations=True,
         first_loss=False,
         atomic_replay=False,

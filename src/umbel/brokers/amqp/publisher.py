@@ -151,6 +151,7 @@ class _Sending:
         "_deadline",
         "_origins",
         "_publications",
+        "_receipt",
         "_received",
         "_session",
         "_timeout",
@@ -158,12 +159,18 @@ class _Sending:
     )
 
     def __init__(
-        self, session: _Session, publications: Sequence[Publication], deadline: float, timeout: float
+        self,
+        session: _Session,
+        publications: Sequence[Publication],
+        deadline: float,
+        timeout: float,
+        receipt: Outgoing | None,
     ) -> None:
         self._session = session
         self._publications = publications
         self._deadline = deadline
         self._timeout = timeout
+        self._receipt = receipt
         self._received = session.link.received
         self._channel: dialogue.Channel
         self._origins: Sequence[Publication] = ()
@@ -180,9 +187,15 @@ class _Sending:
             messages, self._origins = compose_all(self._publications, session.placed.compose)
             if session.placed.new_delays:
                 session.place_delays(deadline)
+            if self._receipt is not None and self._is_meant(self._receipt):
+                messages, self._origins = [*messages, self._receipt], [*self._origins, *self._origins]
             self._publish(messages, confirm=confirm)
         except TimeoutError as error:
             raise self._overdue() from error
+
+    def _is_meant(self, receipt: Outgoing) -> bool:
+        """Whether a receipt is for what is sent."""
+        return len(self._origins) == 1 and receipt.body in self._origins[0].payload
 
     def _publish(self, messages: Sequence[Outgoing], *, confirm: bool) -> None:
         link, channel, deadline = self._session.link, self._channel, self._deadline
@@ -240,6 +253,8 @@ class AmqpPublisher:
         self._session: _Session | None = None
         self._inside: set[int] = set()
         self._inner: AmqpPublisher | None = None
+        #: What is written right behind the message in which it occurs; see ``Receipts``.
+        self.receipt: Outgoing | None = None
 
     def send(self, publications: Sequence[Publication], *, timeout: float) -> None:
         """As Publisher.send. A connection that died while nobody used it is replaced without a word."""
@@ -259,7 +274,8 @@ class AmqpPublisher:
         self._inside.add(me)
         try:
             deadline = time.monotonic() + timeout
-            sending = _Sending(self._reached(deadline, timeout), publications, deadline, timeout)
+            session = self._reached(deadline, timeout)
+            sending = _Sending(session, publications, deadline, timeout, self.receipt)
             sending.write(confirm=self._confirm)
         finally:
             self._inside.discard(me)
