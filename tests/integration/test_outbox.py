@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import os
 import signal
+import sqlite3
 import sys
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.integration.apps.stage import Stage
 from tests.support.processes import spawn
 from tests.support.servers import RedisServer
 from tests.support.waiting import wait_until
 from umbel import Umbel
 from umbel.client.outbox import _BATCH as BATCH
 from umbel.client.outbox import OutboxFullError
-from umbel.core.protocol import peek
-from umbel.errors import BrokerConnectionError
+from umbel.core.protocol import peek, read_envelope
+from umbel.core.repeats import REPEATED
+from umbel.errors import BrokerConnectionError, BrokerError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -192,4 +196,91 @@ def test_forwarders_that_are_killed_lose_nothing_and_keep_the_order(
     # A batch that was sent and not taken out yet comes again, under the same ids.
     assert len(arrived) - len(set(arrived)) <= rounds * BATCH
     assert killed_at > 0
+    app.close()
+
+
+#: Forwards what is in the outbox, and is killed when the broker has a batch and the file has it still.
+FATAL = """
+import os, signal, sys
+from umbel import Umbel
+
+class Fatal:
+    def __init__(self, publisher):
+        self._publisher = publisher
+
+    def send(self, publications, *, timeout):
+        self._publisher.send(publications, timeout=timeout)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def close(self):
+        self._publisher.close()
+
+app = Umbel("posts", broker=sys.argv[1])
+app.conf.broker_outbox = sys.argv[2]
+outbox = app.sender.client.outbox
+outbox._publisher = Fatal(outbox._publisher)
+app.send_task("jobs.note", ("kept too",))
+signal.pause()
+"""
+
+
+@pytest.mark.processes
+def test_what_went_out_before_its_forwarder_was_killed_says_so_and_is_done_once(
+    server: RedisServer, tmp_path: Path
+) -> None:
+    file, rounds, count = tmp_path / "outbox.db", 2, BATCH + 10
+    with Stage(tmp_path, server.url(), worker_deduplicate_successful_tasks=True) as stage:
+        stage.app.conf.broker_outbox = str(file)
+        outbox = stage.app.sender.client.outbox
+        assert outbox is not None
+        server.kill9()
+        sent = [stage.send("late", mark).id for mark in range(count)]
+        outbox.close()
+        server.restart()
+        for _ in range(rounds):
+            argv = [sys.executable, "-c", FATAL, server.url(), str(file)]
+            assert spawn(argv, cwd=tmp_path, output=tmp_path / "output").wait(timeout=60) == -signal.SIGKILL
+        assert names(server) == sent[:BATCH] * rounds
+        stage.send("note", "last")
+        wait_until(lambda: outbox.depth() == 0, timeout=60, what="an empty outbox")
+        assert [name for name in names(server) if name in sent] == sent[:BATCH] * rounds + sent
+        marks = [(name, repeats) for name, repeats in marked(server) if name in sent]
+        # The first time some say so too: they may have been on their way when the broker went.
+        said = [repeats for _, repeats in marks]
+        assert said[BATCH:] == [True] * (BATCH * rounds) + [False] * (count - BATCH)
+        stage.open()
+        stage.worker("-c1")
+        stage.wait_for("note", "last")
+        assert [int(line[1]) for line in stage.lines("ended")] == list(range(count))
+        stage.wait_empty()
+
+
+def marked(server: RedisServer) -> list[tuple[str, bool]]:
+    """The ids of what waits, the oldest first, each with whether it may have been sent before."""
+    with server.client() as client:
+        payloads: list[bytes] = list(reversed(client.lrange("celery", 0, -1)))  # type: ignore[call-overload]
+    return [(peek(payload).id, REPEATED in read_envelope(payload).headers) for payload in payloads]
+
+
+def test_a_file_that_cannot_be_used_is_an_error_that_names_it(server: RedisServer, tmp_path: Path) -> None:
+    app = make_app(server, tmp_path / "nowhere")
+    with pytest.raises(
+        BrokerError, match=r"nowhere/outbox\.db cannot be used: unable to open .*\(broker_outbox\)"
+    ):
+        send(app, 0, 1)
+    app.close()
+
+
+def test_a_file_of_an_earlier_version_is_forwarded(server: RedisServer, tmp_path: Path) -> None:
+    app = make_app(server, tmp_path)
+    outbox = app.sender.client.outbox
+    assert outbox is not None
+    server.kill9()
+    sent = send(app, 0, 3)
+    outbox.close()
+    with closing(sqlite3.connect(tmp_path / "outbox.db")) as file:
+        file.execute("DROP TABLE begun")
+    server.restart()
+    sent += send(app, 3, 1)
+    wait_until(lambda: names(server) == sent, timeout=30, what="all messages")
     app.close()

@@ -10,6 +10,8 @@ import pytest
 from tests.support.proxy import TcpProxy
 from tests.support.servers import RedisServer
 from umbel import Umbel
+from umbel.core.protocol import read_envelope
+from umbel.core.repeats import REPEATED
 from umbel.errors import PublishTimeout
 
 #: Seconds: what a publish may take here, and the bound that says it did not take some other timeout instead.
@@ -74,3 +76,34 @@ async def test_an_awaited_publish_to_a_frozen_server_ends(
     with pytest.raises(PublishTimeout, match=r"within 0\.5 seconds"):
         await app.asend_task("a")
     assert time.monotonic() - began < BOUND
+
+
+@pytest.mark.parametrize("awaited", [False, True])
+async def test_what_is_sent_again_because_its_answer_was_lost_says_so(
+    redis_server: RedisServer, redis_url: str, awaited: bool
+) -> None:
+    with TcpProxy(redis_server.port) as proxy:
+        app = Umbel(
+            "again",
+            broker=proxy.url("redis", redis_url.rpartition("/")[2]),
+            backend=None,
+            set_as_current=False,
+        )
+
+        @app.task(name="t")
+        def t() -> None: ...
+
+        async def send() -> None:
+            await t.adelay() if awaited else t.delay()
+
+        await send()
+        # What the server says next is cut off after its first byte: it has the message.
+        proxy.cut_after(1, towards="client")
+        await send()
+        proxy.wait_cut()
+        with redis_server.client(int(redis_url.rpartition("/")[2])) as client:
+            payloads: list[bytes] = list(reversed(client.lrange("celery", 0, -1)))  # type: ignore[call-overload]
+        found = [read_envelope(payload).headers for payload in payloads]
+        assert [REPEATED in headers for headers in found] == [False, False, True]
+        assert found[1]["id"] == found[2]["id"] != found[0]["id"]
+        app.close()

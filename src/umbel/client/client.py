@@ -12,6 +12,7 @@ from umbel.core.message import Tail
 from umbel.core.protocol import build_message, encode
 from umbel.core.queues import Exchange, Queue
 from umbel.core.records import Publication
+from umbel.core.repeats import repeated
 from umbel.core.retry import RetryPolicy
 from umbel.errors import BrokerConnectionError, OperationalError
 from umbel.signals import after_task_publish, before_task_publish, task_sent
@@ -225,6 +226,7 @@ class Client:
         self, publications: Sequence[Publication], options: PublishOptions, error: BrokerConnectionError
     ) -> None:
         attempts = _Attempts(options)
+        publications = repeated(publications)  # the answer may have been lost, and not the messages
         while True:
             time.sleep(attempts.pause_after(error))
             try:
@@ -246,6 +248,7 @@ class Client:
                 from asyncio import sleep
 
                 await sleep(attempts.pause_after(error))
+                publications = repeated(publications)
 
 
 _Chunk = tuple[list[Publication], PublishOptions, list[tuple["TaskMessage", "Destination"]]]

@@ -5,8 +5,9 @@ Problem: a program whose broker is away gets an error for each task it sends, an
 Solution: with ``broker_outbox`` set, what cannot be sent is written to a SQLite file, and ``delay()`` returns. One of
 the processes that use the file forwards what is there, in order, as soon as the broker is back; until then everything
 goes through the file, so that nothing overtakes. A message leaves the file when the broker has confirmed it. Where a
-confirmation is lost the message goes out again under the same task id, which is how a repeat is recognised. What a
-killed program has left behind is forwarded by the next that uses the file.
+confirmation is lost, or the program is killed before it has struck the message out, it goes out again under the same
+task id, and says that it may have been sent before (``core.repeats``): before anything is sent it is written down how
+far that goes. What a killed program has left behind is forwarded by the next that uses the file.
 """
 
 from __future__ import annotations
@@ -17,32 +18,46 @@ import os
 import random
 import sqlite3
 import threading
+import time
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgspec
 
 from umbel.core.destination import BROADCAST_TYPES
 from umbel.core.records import Publication
+from umbel.core.repeats import mark_repeated, repeated
 from umbel.errors import BrokerConnectionError, BrokerError, PublishTimeout
+from umbel.stores.sqlite_file import insist, open_file, transact
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from umbel.brokers.base import AsyncPublisher, Publisher
+
+T = TypeVar("T")
 
 logger = logging.getLogger("umbel.outbox")
 
 __all__ = ["Outbox", "OutboxFullError"]
 
-_SCHEMA: Final = """
+#: ``begun``: up to which message forwarding to a broker has come, that one perhaps not confirmed.
+_SCHEMA: Final = (
+    """
 CREATE TABLE IF NOT EXISTS outbox (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     broker TEXT NOT NULL,
     publication BLOB NOT NULL
 )
-"""
+""",
+    """
+CREATE TABLE IF NOT EXISTS begun (
+    broker TEXT PRIMARY KEY,
+    upto INTEGER NOT NULL
+)
+""",
+)
 _ADD: Final = "INSERT INTO outbox (broker, publication) VALUES (?, ?)"
 _NEXT: Final = "SELECT id, publication FROM outbox WHERE broker = ? ORDER BY id LIMIT ?"
 _REMOVE: Final = "DELETE FROM outbox WHERE broker = ? AND id <= ?"
@@ -50,6 +65,11 @@ _ANY: Final = "SELECT 1 FROM outbox WHERE broker = ? LIMIT 1"
 #: Messages leave from the front, so the ids tell how many there are, near enough, without counting.
 _SIZE: Final = "SELECT max(id) - min(id) + 1 FROM outbox"
 _REFUSE: Final = "UPDATE outbox SET broker = 'refused by ' || broker WHERE id = ?"
+_BEGIN: Final = """
+INSERT INTO begun VALUES (?, ?) ON CONFLICT DO UPDATE SET upto = max(upto, excluded.upto)
+"""
+_BEGUN: Final = "SELECT upto FROM begun WHERE broker = ?"
+_COUNT: Final = "SELECT count(*) FROM outbox WHERE broker = ?"
 _OTHERS: Final = "SELECT DISTINCT broker FROM outbox WHERE broker != ?"
 
 #: Messages forwarded in one round trip: as many may be sent again when its confirmation is lost.
@@ -119,8 +139,7 @@ class Outbox:
     def depth(self) -> int:
         """How many messages wait in the file for this broker."""
         with self._lock:
-            query = "SELECT count(*) FROM outbox WHERE broker = ?"
-            return int(self._file().execute(query, (self._broker,)).fetchone()[0])
+            return int(self._ask(_COUNT, self._broker)[0][0])
 
     def close(self) -> None:
         """End the forwarding; what is left waits for the next who uses the file. Safe twice; may be used again."""
@@ -141,7 +160,7 @@ class Outbox:
             self._of_parent = self._connection
             self._start_afresh()
         with self._lock:
-            found = self._file().execute(_ANY, (self._broker,)).fetchone() is not None
+            found = bool(self._ask(_ANY, self._broker))
             if found:
                 self._forward_in_background()
         return found
@@ -152,33 +171,40 @@ class Outbox:
             raise error or BrokerConnectionError(
                 "the broker is away, and what is broadcast cannot wait for it"
             )
+        if error is not None:
+            publications = repeated(publications)  # the answer may have been lost, and not the message
         rows = [(self._broker, msgspec.msgpack.encode(each)) for each in publications]
+
+        def add(file: sqlite3.Connection) -> None:
+            size = file.execute(_SIZE).fetchone()[0] or 0
+            if size + len(rows) > self._limit:
+                raise OutboxFullError(
+                    f"the broker is away and the outbox {self._path} is full: it has {size} of at most "
+                    f"{self._limit} messages (broker_outbox_limit)"
+                ) from error
+            file.executemany(_ADD, rows)
+
         with self._lock:
-            file = self._file()
-            with file:
-                file.execute("BEGIN IMMEDIATE")
-                size = file.execute(_SIZE).fetchone()[0] or 0
-                if size + len(rows) > self._limit:
-                    raise OutboxFullError(
-                        f"the broker is away and the outbox {self._path} is full: it has {size} of at most "
-                        f"{self._limit} messages (broker_outbox_limit)"
-                    ) from error
-                file.executemany(_ADD, rows)
+            self._use(lambda file: transact(file, add))
             if error is not None:
                 logger.warning("The broker is away (%s); messages go to the outbox %s", error, self._path)
             self._forward_in_background()
 
+    def _use(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """What ``work`` does with the file. Call it with the lock held. Raises BrokerError for what goes wrong."""
+        try:
+            return insist(lambda: work(self._file()), time.monotonic() + _BUSY)
+        except sqlite3.Error as error:
+            raise BrokerError(f"the outbox {self._path} cannot be used: {error} (broker_outbox)") from error
+
+    def _ask(self, statement: str, *values: object) -> list[Any]:
+        """The rows that a statement gives. Call it with the lock held."""
+        return self._use(lambda file: file.execute(statement, values).fetchall())
+
     def _file(self) -> sqlite3.Connection:
-        """The open file. Call it with the lock held."""
         if self._connection is None:
-            connection = sqlite3.connect(
-                self._path, timeout=_BUSY, isolation_level=None, check_same_thread=False
-            )
-            connection.execute("PRAGMA journal_mode=WAL")
-            connection.execute("PRAGMA synchronous=FULL")
-            connection.execute(_SCHEMA)
-            self._connection = connection
-            self._warn_of_others(connection)
+            self._connection = open_file(self._path, "full", _prepare)
+            self._warn_of_others(self._connection)
         return self._connection
 
     def _warn_of_others(self, connection: sqlite3.Connection) -> None:
@@ -207,13 +233,13 @@ class Outbox:
 
     def _left(self) -> bool:
         with self._lock:
-            return self._file().execute(_ANY, (self._broker,)).fetchone() is not None
+            return bool(self._ask(_ANY, self._broker))
 
     def _forward_all(self) -> None:
         pause, count = _PAUSE[0], 0
         while not self._closed.is_set():
             with self._lock:
-                rows = self._file().execute(_NEXT, (self._broker, _BATCH)).fetchall()
+                rows = self._ask(_NEXT, self._broker, _BATCH)
             if not rows:
                 logger.info("The broker is back: %d messages were forwarded from the outbox", count)
                 return
@@ -228,9 +254,12 @@ class Outbox:
 
     def _forward(self, rows: Sequence[tuple[int, bytes]]) -> None:
         """Send some messages and take them out of the file; one that the broker refuses for good stays, set aside."""
+        with self._lock:
+            begun = self._ask(_BEGUN, self._broker)
+            self._ask(_BEGIN, self._broker, rows[-1][0])
+        upto = begun[0][0] if begun else 0
         try:
-            publications = [msgspec.msgpack.decode(row[1], type=Publication) for row in rows]
-            self._publisher.send(publications, timeout=self._timeout)
+            self._publisher.send([_publication(*row, upto) for row in rows], timeout=self._timeout)
         except (BrokerConnectionError, PublishTimeout):
             raise
         except BrokerError as error:
@@ -240,10 +269,23 @@ class Outbox:
                 return
             logger.error("%s. Message %d stays in the outbox %s", error, rows[0][0], self._path)  # noqa: TRY400
             with self._lock:
-                self._file().execute(_REFUSE, (rows[0][0],))
+                self._ask(_REFUSE, rows[0][0])
             return
         with self._lock:
-            self._file().execute(_REMOVE, (self._broker, rows[-1][0]))
+            self._ask(_REMOVE, self._broker, rows[-1][0])
+
+
+def _prepare(file: sqlite3.Connection) -> None:
+    for statement in _SCHEMA:
+        file.execute(statement)
+
+
+def _publication(number: int, text: bytes, begun: int) -> Publication:
+    """What a row has; up to ``begun`` it may have been sent before."""
+    publication = msgspec.msgpack.decode(text, type=Publication)
+    if number <= begun:
+        return Publication(publication.destination, mark_repeated(publication.payload))
+    return publication
 
 
 class _Turn:

@@ -15,7 +15,6 @@ to the file system little by little (incremental vacuum), when expired results a
 from __future__ import annotations
 
 import os
-import random
 import sqlite3
 import threading
 import time
@@ -31,6 +30,7 @@ from umbel.errors import BrokerConnectionError, ImproperlyConfigured, Operationa
 from umbel.stores import sqlite_chords
 from umbel.stores.doorbell import RESULTS, Ringer, topic_bits, wake_directory
 from umbel.stores.sqlite_clock import FileClock
+from umbel.stores.sqlite_file import insist, is_busy, open_file, transact
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -51,8 +51,6 @@ _PRUNE_ROWS: Final = 1000
 #: Free pages (of 4 KiB) that the file keeps for growth, and how many are given back at a time.
 _SPARE_PAGES: Final = 16 * 1024
 _VACUUM_PAGES: Final = 2048
-#: SQLite's primary result codes for "somebody else has it": BUSY and LOCKED.
-_BUSY_CODES: Final = frozenset({5, 6})
 
 #: Of the schema, which only ever gets more tables: 2 has broadcasts, 3 bindings, 4 groups and chords, 5 revoked ids,
 #: 6 what led to dead letters, and what had begun when it was lost, 7 a clock, 8 revoked stamps.
@@ -146,7 +144,7 @@ class Database:
         Raises ``late`` when others keep the file for ``timeout`` seconds. ``work`` may be done again from its
         beginning after it was undone.
         """
-        result = self._use(lambda connection: _transact(connection, work), timeout, late or self._failure)
+        result = self._use(lambda connection: transact(connection, work), timeout, late or self._failure)
         if time.monotonic() >= self._next_prune:
             self._next_prune = inf  # until this one is over, for other threads
             self._next_prune = time.monotonic() + (_PRUNE_AGAIN if self.prune() else _PRUNE_EVERY)
@@ -170,16 +168,16 @@ class Database:
         if not process.lock.acquire(timeout=min(max(timeout, 0.0), threading.TIMEOUT_MAX)):
             raise late(f"{self.location.path} was in use by other threads for {timeout} s")
         try:
-            return _insist(lambda: work(self._connected(process)), deadline)
+            return insist(lambda: work(self._connected(process)), deadline)
         except sqlite3.Error as error:
-            kind = late if _is_busy(error) else self._failure
+            kind = late if is_busy(error) else self._failure
             raise kind(f"{self.location.path}: {error}") from error
         finally:
             process.lock.release()
 
     def _connected(self, process: _Process) -> sqlite3.Connection:
         if process.connection is None:
-            process.connection = _connect(self.location)
+            process.connection = open_file(self.location.path, self.location.synchronous, _prepare)
             if isinstance(self.clock, FileClock):
                 self.clock.look(process.connection)
             self.ringer.open()
@@ -198,7 +196,7 @@ class Database:
             connection.execute(_PRUNE_BROADCASTS, (now,))
             return max(results, letters, sqlite_chords.prune(connection, now, _PRUNE_ROWS)) == _PRUNE_ROWS
 
-        more = self._use(lambda connection: _transact(connection, delete), PATIENCE, self._failure)
+        more = self._use(lambda connection: transact(connection, delete), PATIENCE, self._failure)
         self._use(_vacuum, PATIENCE, self._failure)
         return more
 
@@ -243,28 +241,12 @@ DELETE FROM begun WHERE NOT EXISTS (
 """
 
 
-def _connect(location: Location) -> sqlite3.Connection:
-    """A new connection, in autocommit mode; it has the tables when this returns."""
-    connection = sqlite3.connect(
-        location.path, timeout=0, isolation_level=None, check_same_thread=False, cached_statements=64
-    )
-    try:
-        _prepare(connection, location)
-    except BaseException:
-        connection.close()
-        raise
-    return connection
-
-
-def _prepare(connection: sqlite3.Connection, location: Location) -> None:
-    connection.execute("PRAGMA auto_vacuum = INCREMENTAL")  # before the first table, or without effect
-    connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute(f"PRAGMA synchronous = {location.synchronous}")
+def _prepare(connection: sqlite3.Connection) -> None:
     connection.execute("PRAGMA journal_size_limit = 16777216")
     connection.execute("PRAGMA temp_store = MEMORY")
     [[version]] = connection.execute("PRAGMA user_version")
     if version < _VERSION:
-        _transact(connection, _create)
+        transact(connection, _create)
 
 
 def _create(connection: sqlite3.Connection) -> None:
@@ -273,43 +255,11 @@ def _create(connection: sqlite3.Connection) -> None:
     connection.execute(f"PRAGMA user_version = {_VERSION}")
 
 
-def _transact(connection: sqlite3.Connection, work: Callable[[sqlite3.Connection], T]) -> T:
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        result = work(connection)
-        connection.execute("COMMIT")
-    except BaseException:
-        if connection.in_transaction:  # some errors have ended it already
-            connection.execute("ROLLBACK")
-        raise
-    return result
-
-
 def _vacuum(connection: sqlite3.Connection) -> None:
     [[free]] = connection.execute("PRAGMA freelist_count")
     if free > _SPARE_PAGES:
         # Each step frees one page and gives a row without columns, at which execute would stop.
         connection.executescript(f"PRAGMA incremental_vacuum({_VACUUM_PAGES})")
-
-
-def _is_busy(error: sqlite3.Error) -> bool:
-    return getattr(error, "sqlite_errorcode", 0) & 0xFF in _BUSY_CODES
-
-
-def _insist(work: Callable[[], T], deadline: float) -> T:
-    """Do ``work`` as soon as nobody else has the file.
-
-    Transactions last a fraction of a millisecond, so short random pauses win against SQLite's own longer ones.
-    """
-    pause = 0.0002
-    while True:
-        try:
-            return work()
-        except sqlite3.OperationalError as error:
-            if not _is_busy(error) or time.monotonic() >= deadline:
-                raise
-        time.sleep(pause * random.uniform(0.5, 1.5))
-        pause = min(pause * 1.2, 0.002)
 
 
 _PUT_RESULT: Final = """
