@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import random
+import signal as signals
+import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.integration.apps.stage import Stage, redis_stage, sqlite_stage
+from tests.support.processes import spawn
 from tests.support.servers import RedisServer
 from tests.support.waiting import wait_until
 from umbel import Umbel
@@ -123,6 +128,76 @@ def test_delayed_and_waiting_tasks_are_taken_out_of_their_queues(stage: Stage) -
     wait_until(lambda: stage.broker.delayed_depth("celery") == 0, what="the other one taken out")
     assert waiting[-2].get(timeout=20) == 198
     assert stage.lines("note", "199") == stage.lines("note", "far") == stage.lines("note", "other") == []
+
+
+#: Takes the messages of revoked tasks out of a queue, and is killed with the first of them in its hands.
+WITHDRAWER = """
+import asyncio, os, signal, sys
+from umbel.brokers.options import BrokerOptions
+from umbel.brokers.urls import broker_from_url
+
+async def withdraw():
+    consumer = broker_from_url(sys.argv[1], BrokerOptions()).consumer("withdrawer", 1.0)
+    await consumer.open()
+    async for portion in consumer.withdraw(["celery"]):
+        if portion:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+asyncio.run(withdraw())
+"""
+
+
+def test_what_was_taken_out_by_a_worker_that_is_killed_then_is_revoked_all_the_same(stage: Stage) -> None:
+    stage.settings |= {"worker_delay_threshold": 0.5, "worker_lease_duration": 2}
+    parker = stage.worker("-c1", "-nparker@here")
+    far = [stage.send("note", "far", countdown=10**6) for _ in range(3)]
+    wait_until(lambda: stage.broker.delayed_depth("celery") == 3, what="all parked in the broker")
+    assert parker.terminate() == 0
+    waiting, other = [stage.send("note", "waiting") for _ in range(3)], stage.send("note", "other")
+    stage.app.control.revoke([each.id for each in (*far[:2], *waiting)])
+    argv, said = [sys.executable, "-c", WITHDRAWER, stage.broker_url], stage.directory / "withdrawer"
+    killed = 0
+    while status := spawn(argv, cwd=stage.directory, output=said).wait(timeout=60):
+        assert status == -signals.SIGKILL, said.read_text()
+        killed += 1
+    # Nothing is left to be found, and none of it has come to its end.
+    assert killed > 0
+    assert stage.broker.held_depth() == 5
+    stage.worker("-c1", "-nlater@here")
+    for result in (*far[:2], *waiting):
+        refused(result, "revoked")
+    assert other.get(timeout=20) == "other"
+    wait_until(
+        lambda: (stage.broker.depth("celery"), stage.broker.held_depth()) == (0, 0), what="an empty queue"
+    )
+    assert [line[1] for line in stage.lines("note")] == ["other"]
+    assert stage.broker.delayed_depth("celery") == 1
+    far[2].revoke()
+    refused(far[2], "revoked")
+
+
+def test_workers_that_are_killed_while_they_take_messages_out_leave_nothing_half_done(stage: Stage) -> None:
+    rounds, each, chance = 6, 20, random.Random(5)
+    stage.settings |= {"worker_delay_threshold": 0.5, "worker_lease_duration": 2}
+    worker = stage.worker("-c1", "-n0@here")
+    far = [stage.send("note", "far", countdown=10**6) for _ in range(rounds * each)]
+    kept = [stage.send("note", "kept", countdown=10**6) for _ in range(5)]
+    total = len(far) + len(kept)
+    wait_until(lambda: stage.broker.delayed_depth("celery") == total, what="all parked in the broker")
+    for number in range(rounds):
+        ids = [result.id for result in far[number * each : (number + 1) * each]]
+        stage.app.control.revoke(ids)
+        time.sleep(chance.uniform(0.0, 0.05))  # somewhere in what the worker does then
+        worker.kill9()
+        worker = stage.worker("-c1", f"-n{number + 1}@here")
+    for result in far:
+        refused(result, "revoked")
+    wait_until(
+        lambda: (stage.broker.depth("celery"), stage.broker.held_depth()) == (0, 0), what="an empty queue"
+    )
+    assert stage.broker.delayed_depth("celery") == len(kept)
+    assert stage.lines("note") == []
+    assert {result.state for result in kept} == {"PENDING"}
 
 
 def test_a_worker_that_starts_later_knows_which_stamps_were_revoked(stage: Stage) -> None:
