@@ -21,12 +21,6 @@ from tests.support.workers import WorkerProcess
 pytestmark = [pytest.mark.interop, pytest.mark.redis, pytest.mark.processes]
 
 
-@pytest.fixture(scope="module")
-def broker() -> str:
-    """What Flower hears is the same on every broker."""
-    return "redis"
-
-
 class Flower:
     """A Flower process and its HTTP API."""
 
