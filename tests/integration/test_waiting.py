@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.integration.apps.stage import Stage
+from tests.support.datastores import MariaDbServer, PostgresServer
 from tests.support.processes import kill_tree, tree
 from tests.support.servers import RedisServer
 
@@ -68,7 +69,10 @@ assert os.waitpid(child, 0)[1] == 0
     params=[
         "redis",
         "sqlite",
-        "database",
+        "db+sqlite",
+        "postgres_server",
+        "mariadb_server",
+        "memcached_server",
         "files",
         "rpc on redis",
         pytest.param("rpc on rabbitmq", marks=pytest.mark.rabbitmq),
@@ -85,8 +89,13 @@ def stage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Stage]:
         broker = request.getfixturevalue("rabbitmq_url")
     if "rpc" in request.param:
         backend = "rpc://"
-    elif request.param == "database":
+    elif request.param == "db+sqlite":
         backend = f"db+sqlite:///{tmp_path}/results.db"
+    elif request.param == "memcached_server":
+        backend = request.getfixturevalue("memcached_server").url()
+    elif request.param.endswith("_server"):
+        database: PostgresServer | MariaDbServer = request.getfixturevalue(request.param)
+        backend = f"db+{database.url(database.add_database())}"
     elif request.param == "files":
         (tmp_path / "results").mkdir()
         backend = f"file://{tmp_path}/results"
@@ -96,19 +105,14 @@ def stage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Stage]:
 
 def test_threads_wait_on_both_sides_of_a_fork(stage: Stage) -> None:
     command = [sys.executable, "-c", PROGRAM, stage.broker_url, stage.backend_url, "8"]
-    program = subprocess.Popen(
-        command,
-        cwd=stage.directory,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        assert program.stdout is not None
-        assert {program.stdout.readline().strip() for _ in range(2)} == {"child", "parent"}
-        stage.worker("-c2")
-        _, errors = program.communicate(timeout=60)
-        assert (program.returncode, errors) == (0, "")
-    finally:
-        kill_tree(tree(program.pid))  # the child too, where it hangs
-        program.wait()
+    with subprocess.Popen(
+        command, cwd=stage.directory, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as program:
+        try:
+            assert program.stdout is not None
+            assert {program.stdout.readline().strip() for _ in range(2)} == {"child", "parent"}
+            stage.worker("-c2")
+            _, errors = program.communicate(timeout=60)
+        finally:
+            kill_tree(tree(program.pid))  # the child too, where it hangs
+    assert (program.returncode, errors) == (0, "")
