@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.support.certificates import self_signed
 from tests.support.sentinel import MASTER, Sentinel
 from tests.support.servers import RedisServer, free_port
 from umbel.errors import BrokerConnectionError
@@ -91,26 +91,7 @@ async def test_a_server_that_says_nothing() -> None:
 
 @pytest.fixture
 def certificate(tmp_path: Path) -> tuple[str, str]:
-    """The files of a certificate for 127.0.0.1, signed by itself, and of its key."""
-    openssl = shutil.which("openssl")
-    if openssl is None:
-        pytest.skip("openssl makes the certificate")
-    certificate, key = str(tmp_path / "certificate.pem"), str(tmp_path / "key.pem")
-    command = [
-        openssl,
-        "req",
-        "-x509",
-        "-newkey",
-        "rsa:2048",
-        "-nodes",
-        "-days",
-        "1",
-        "-subj",
-        "/CN=localhost",
-    ]
-    command += ["-addext", "subjectAltName=IP:127.0.0.1", "-out", certificate, "-keyout", key]
-    subprocess.run(command, check=True, capture_output=True)
-    return certificate, key
+    return self_signed(tmp_path)
 
 
 async def test_tls(certificate: tuple[str, str]) -> None:
@@ -139,10 +120,11 @@ async def test_tls_to_sentinels_and_to_the_server_they_name(certificate: tuple[s
         "tls-replication yes",
     )
     trusted = {"ssl_ca_certs": certificate[0]}
-    url = f"sentinel://127.0.0.1:{sentinel_port}/3"
+    user = ("--user", "ann", "on", ">secret", "~*", "&*", "+@all")
+    url = f"sentinel://ann:secret@127.0.0.1:{sentinel_port}/3"
     options = {"master_name": MASTER, "sentinel_kwargs": {"ssl": True, **trusted}}
     with (
-        RedisServer("--tls-port", str(server_port), *files, "--tls-auth-clients", "no"),
+        RedisServer("--tls-port", str(server_port), *files, "--tls-auth-clients", "no", *user),
         Sentinel(server_port, 1, *lines),
     ):
         address, rest = parse_address(url, options, trusted, 5)
@@ -152,6 +134,7 @@ async def test_tls_to_sentinels_and_to_the_server_they_name(certificate: tuple[s
         for [info] in (blocking.call(packed, 1, 5), await link.send(packed, 1)):
             assert f":{server_port} " in info.decode()
             assert " db=3 " in info.decode()
+            assert " user=ann " in info.decode()
         blocking.close()
         link.close()
         refused, _ = parse_address(url, {**options, "sentinel_kwargs": {"ssl": True}}, trusted, 5)

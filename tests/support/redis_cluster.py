@@ -19,22 +19,36 @@ SLOTS = 16384
 
 
 class ClusterNode(RedisServer):
-    """A server that may be a node; it takes another for dead after some seconds of silence."""
+    """A server that may be a node; it takes another for dead after some seconds of silence.
 
-    def __init__(self, *options: str, aof: str | None = None, patience: float = 15.0) -> None:
+    With a ``certificate`` and its key the nodes speak TLS among themselves and at ``tls_port``.
+    """
+
+    def __init__(
+        self,
+        *options: str,
+        aof: str | None = None,
+        patience: float = 15.0,
+        certificate: tuple[str, str] | None = None,
+    ) -> None:
         super().__init__(*options, aof=aof)
         self._patience = patience
-        self.bus_port = 0
+        self._certificate = certificate
+        self.bus_port = self.tls_port = 0
 
     def choose_ports(self) -> None:
         """Choose the ports of clients and of other nodes."""
         super().choose_ports()
-        self.bus_port = free_port()
+        self.bus_port, self.tls_port = free_port(), free_port()
 
     def command(self) -> Sequence[str]:
         """The command line, with the databases that a cluster has."""
         command = [*super().command()]
         del command[command.index("--databases") : command.index("--databases") + 2]
+        if self._certificate is not None:
+            file, key = self._certificate
+            command += ["--tls-port", str(self.tls_port), "--tls-cluster", "yes", "--tls-auth-clients", "no"]
+            command += ["--tls-cert-file", file, "--tls-key-file", key, "--tls-ca-cert-file", file]
         return [
             *command,
             *("--cluster-enabled", "yes", "--cluster-port", str(self.bus_port)),
@@ -46,7 +60,7 @@ class RedisCluster:
     """Masters that share the slots evenly, each with so many replicas; a context manager.
 
     ``server_options`` go to the command line of every server, ``aof`` is as for RedisServer. A node is
-    taken for dead after ``patience`` seconds of silence.
+    taken for dead after ``patience`` seconds of silence. ``certificate`` is as for ClusterNode.
     """
 
     def __init__(
@@ -57,8 +71,10 @@ class RedisCluster:
         server_options: Sequence[str] = (),
         aof: str | None = None,
         patience: float = 15.0,
+        certificate: tuple[str, str] | None = None,
     ) -> None:
         self._patience = patience
+        self._certificate = certificate
         self._count = (masters, replicas)
         self._options = server_options
         self._aof = aof
@@ -70,9 +86,10 @@ class RedisCluster:
         masters, replicas = self._count
         with ExitStack() as running:
             for _ in range(masters * (1 + replicas)):
-                self.nodes.append(
-                    running.enter_context(ClusterNode(*self._options, aof=self._aof, patience=self._patience))
+                node = ClusterNode(
+                    *self._options, aof=self._aof, patience=self._patience, certificate=self._certificate
                 )
+                self.nodes.append(running.enter_context(node))
             self._share_slots(masters)
             self._introduce()
             wait_until(
@@ -107,7 +124,8 @@ class RedisCluster:
         for node in self.nodes:
             for other in self.nodes:
                 if other is not node:
-                    self.call(node, "CLUSTER", "MEET", HOST, other.port, other.bus_port)
+                    port = other.port if self._certificate is None else other.tls_port
+                    self.call(node, "CLUSTER", "MEET", HOST, port, other.bus_port)
 
     def _knows(self, node: ClusterNode, count: int) -> bool:
         lines = _text(self.call(node, "CLUSTER", "NODES")).splitlines()
@@ -140,7 +158,8 @@ class RedisCluster:
 
     def url(self, options: str = "", scheme: str = "redis+cluster", login: str = "") -> str:
         """The cluster's address, with two of its nodes."""
-        places = ",".join(f"{HOST}:{node.port}" for node in self.nodes[:2])
+        secure = scheme.startswith("rediss")
+        places = ",".join(f"{HOST}:{node.tls_port if secure else node.port}" for node in self.nodes[:2])
         return f"{scheme}://{login}{places}{'?' if options else ''}{options}"
 
     def masters(self) -> list[ClusterNode]:

@@ -51,3 +51,13 @@ async def test_what_hangs_on_no_delivery_is_marked_when_it_is_published_again() 
     await link.open()
     await link.settle([disposition(b"1", unheld=False), disposition(b"", unheld=True)])
     assert consumer.settled == [[False, False], [False, True], [False, True]]
+
+
+def test_while_another_may_take_the_brokers_place_it_is_asked_every_second() -> None:
+    policy = ConnectionPolicy(on_startup=True, later=True, max_retries=None)
+    delays = [policy.delay(attempt) for attempt in range(1, 40)]
+    assert 0.2 <= delays[0] <= 0.25
+    assert max(delays[:15]) <= 1.0
+    assert sum(delays[:15]) > 10
+    assert all(4.0 <= delay <= 5.0 for delay in delays[15:])
+    assert len(set(delays[15:])) > 1

@@ -30,6 +30,8 @@ T = TypeVar("T")
 #: A connection that was lost within so many seconds may be lost again as soon (a queue whose node is down): the next
 #: one is made a little later each time, up to the longest wait.
 _BRIEF, _LONGEST_WAIT = 1.0, 4.0
+#: Attempts to connect that come close together: for as long as a failover takes.
+_AT_ONCE = 15
 
 
 class ConnectionPolicy:
@@ -47,12 +49,14 @@ class ConnectionPolicy:
         self.patience = sum(min(2.0 * each, 32.0) for each in range(1, (max_retries or 0) + 1))
 
     def delay(self, attempt: int) -> float:
-        """Seconds to wait after ``attempt`` failed ones: from a quarter to five, doubling, with jitter.
+        """Seconds to wait after ``attempt`` failed ones: doubling, up to one and later up to five; with jitter.
 
-        Celery waits 2, 4, 6 … 32. A broker that restarts is back in less than the first of these; after the longest
-        of ours a worker takes messages again within ten seconds of the broker's return, however long it was away.
+        Celery waits 2, 4, 6 … 32. A broker that restarts is back in less than the first of these, and while another
+        takes its place, some seconds, a worker asks every second; after the longest of ours it takes messages again
+        within ten seconds of the broker's return, however long it was away.
         """
-        return min(0.25 * 2.0 ** min(attempt - 1, 10), 5.0) * random.uniform(0.8, 1.0)
+        longest = 1.0 if attempt <= _AT_ONCE else 5.0
+        return min(0.25 * 2.0 ** min(attempt - 1, 10), longest) * random.uniform(0.8, 1.0)
 
 
 class GaveUp(BrokerConnectionError):
