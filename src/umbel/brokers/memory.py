@@ -13,7 +13,7 @@ from umbel.brokers.lost import tell_lost
 from umbel.brokers.memory_dead import MemoryDeadReader, bury, forget_expired, letters_of
 from umbel.brokers.options import BrokerOptions
 from umbel.brokers.redelivery import mark_redelivered
-from umbel.brokers.revoking import task_id_of
+from umbel.brokers.revoking import BEYOND_DELAYS, task_id_of
 from umbel.brokers.turns import rotate, take_turns
 from umbel.core.bindings import no_queue_bound, spread, spread_or_refuse
 from umbel.core.causes import Cause, Loss, add_losses, losses_of
@@ -135,6 +135,9 @@ class MemoryBroker:
         store = self._store
         with store.lock:
             now = store.clock.now()
+            if stamps:  # nobody searches for them
+                due = max((each for queue in store.delayed.values() for each, _, _ in queue), default=0.0)
+                expires = max(expires, due - now + BEYOND_DELAYS) if due else expires
             for table, kept in ((store.revoked, task_ids), (store.revoked_stamps, stamps)):
                 for each in [each for each, gone_at in table.items() if gone_at <= now]:
                     del table[each]

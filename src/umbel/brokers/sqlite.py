@@ -151,8 +151,10 @@ class SqliteBroker:
 
     def revoke(self, task_ids: Sequence[str], expires: float, stamps: Sequence[str] = ()) -> float:
         now = self._database.clock.now()
-        self._database.write(lambda connection: keep(connection, task_ids, stamps, now, now + expires))
-        return expires
+        gone_at = self._database.write(
+            lambda connection: keep(connection, task_ids, stamps, now, now + expires)
+        )
+        return gone_at - now if stamps else expires
 
     def revoked(self) -> RevokedTasks:
         now = self._database.clock.now()

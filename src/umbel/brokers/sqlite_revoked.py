@@ -10,7 +10,7 @@ import json
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from umbel.brokers.base import RevokedTasks
-from umbel.brokers.revoking import task_id_of
+from umbel.brokers.revoking import BEYOND_DELAYS, task_id_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,6 +25,7 @@ _FORGET: Final = "DELETE FROM {} WHERE gone_at <= ?"
 _KEEP: Final = """
 INSERT INTO {} VALUES (?, ?) ON CONFLICT DO UPDATE SET gone_at = max(gone_at, excluded.gone_at)
 """
+_LAST_DUE: Final = "SELECT max(due) FROM messages"
 _KEPT: Final = "SELECT * FROM {} WHERE gone_at > ?"
 _TABLES: Final = ("revoked", "revoked_stamps")
 
@@ -47,13 +48,21 @@ SELECT task_id FROM revoked WHERE task_id IN (SELECT value FROM json_each(?)) AN
 
 def keep(
     connection: Connection, task_ids: Sequence[str], stamps: Sequence[str], now: float, gone_at: float
-) -> None:
-    """Note ids and stamps until ``gone_at``, and forget those whose time is over."""
+) -> float:
+    """Note ids and stamps until ``gone_at``, and forget those whose time is over.
+
+    Nobody searches for stamps: with them all are kept until the last delayed message is due. Gives when they are
+    forgotten.
+    """
+    if stamps:
+        (last_due,) = connection.execute(_LAST_DUE).fetchone()
+        gone_at = max(gone_at, last_due + BEYOND_DELAYS) if last_due else gone_at
     for table, names in zip(_TABLES, (task_ids, stamps), strict=True):
         connection.execute(_FORGET.format(table), (now,))
         connection.executemany(_KEEP.format(table), [(name, gone_at) for name in names])
     if task_ids:
         connection.execute(_COUNT, (_LAST,))
+    return gone_at
 
 
 def kept(connection: Connection, now: float) -> RevokedTasks:

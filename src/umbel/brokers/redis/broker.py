@@ -22,6 +22,7 @@ from umbel.brokers.redis.layout import make_layout
 from umbel.brokers.redis.publisher import Composer, RedisAsyncPublisher, RedisPublisher
 from umbel.brokers.redis.routing import Routes
 from umbel.brokers.redis.subscription import make_subscription
+from umbel.brokers.revoking import BEYOND_DELAYS
 from umbel.core.bindings import Bindings
 from umbel.core.clock import BrokerClock
 from umbel.core.destination import Destination
@@ -193,7 +194,13 @@ class RedisBroker:
                 return list(found)
 
     def revoke(self, task_ids: Sequence[str], expires: float, stamps: Sequence[str] = ()) -> float:
-        """Keep the ids in a sorted set, by the instant at which each is forgotten, and stamps in another."""
+        """Keep the ids in a sorted set, by the instant at which each is forgotten, and stamps in another.
+
+        Nobody searches for stamps, and on a cluster not for ids either, since no script sees both them and the queues:
+        they are kept for as long as a message waits for its time in any of the queues that are bound.
+        """
+        if stamps or (task_ids and not self.capabilities.withdraws):
+            expires = self._beyond_delays(expires)
         now = self._server_time()
         for key, kept in ((self._layout.revoked_key, task_ids), (self._layout.revoked_stamps_key, stamps)):
             commands: list[tuple[Any, ...]] = [(b"ZREMRANGEBYSCORE", key, b"-inf", now)]
@@ -213,6 +220,16 @@ class RedisBroker:
             )
             self._ask([last])
         return expires
+
+    def _beyond_delays(self, expires: float) -> float:
+        """So many seconds, or more where the last delayed message is due later."""
+        commands = [(b"ZRANGE", key, -1, -1, b"WITHSCORES") for key in self._delayed_keys()]
+        last = self._ask(commands) if commands else []
+        due = max((float(found[1]) for found in last if found), default=0.0)
+        return max(expires, due - self._server_time() + BEYOND_DELAYS) if due else expires
+
+    def _delayed_keys(self) -> list[bytes]:
+        return [self._layout.delayed_key(queue) for queue in {binding.queue for binding in self.bound()}]
 
     def revoked(self) -> RevokedTasks:
         """What is in the sorted sets whose time is not over."""

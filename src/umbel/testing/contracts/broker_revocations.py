@@ -84,6 +84,18 @@ class RevocationContract(BrokerFixtures):
         await eventually(lambda: keeping.revoke(["far"], 60) > 10**6)
         assert keeping.revoked().ids["far"] > 10**6 - 60
 
+    async def test_stamps_outlive_every_delay(self, keeping: Broker, consumer: Consumer) -> None:
+        """Nobody searches for the messages that carry them."""
+        assert keeping.revoke([], 60, write_stamps({"customer": ["near"]})) >= 60
+        send(keeping, "far")
+        [delivery] = await consumer.fetch(Q, 1, PATIENCE)
+        due = consumer.now() + 10**6
+        await consumer.settle([Disposition(delivery.tag, "retry_later", due=due)])
+        stamps = write_stamps({"customer": ["far"]})
+        await eventually(lambda: keeping.revoke([], 60, stamps) > 10**6)
+        [left] = [left for text, left in keeping.revoked().stamps.items() if "far" in text]
+        assert left > 10**6
+
     def test_stamps_are_kept_beside_ids(self, keeping: Broker, world: BrokerWorld) -> None:
         stamps: dict[str, list[object]] = {"customer": ["x", 7, None], "weiß": ["ß"]}
         assert keeping.revoke([], 600, write_stamps(stamps)) >= 600

@@ -35,8 +35,6 @@ if TYPE_CHECKING:
     from umbel.brokers.options import BrokerOptions
     from umbel.stores.redis.scripts import Script
 
-#: Seconds for which a revocation outlasts the longest delay: workers may be behind.
-_BEYOND: Final = 3600.0
 #: Commands that have no key; the home's node is asked.
 _KEYLESS: Final = frozenset({b"TIME", b"SCAN"})
 
@@ -116,20 +114,8 @@ class RedisClusterBroker(RedisBroker):
         """The queues that have dead letters, sorted: of those that are bound, or ``known``."""
         return self._dead.queues(tuple({*known, *self._queues()}))
 
-    def revoke(self, task_ids: Sequence[str], expires: float, stamps: Sequence[str] = ()) -> float:
-        """As RedisBroker.revoke, for as long as a message waits for its time in any of the queues that are bound.
-
-        No script sees both these ids and the queues, so that nobody takes the messages out of them before.
-        """
-        delay = self._longest_delay()
-        return super().revoke(task_ids, max(expires, delay + _BEYOND) if delay else expires, stamps)
-
-    def _longest_delay(self) -> float:
-        """Seconds until the last delayed message is due; nothing negative."""
-        keys = [self._spread.delayed_key(queue) for queue in self._queues()]
-        last = self._ask([(b"ZRANGE", key, -1, -1, b"WITHSCORES") for key in keys])
-        due = max((float(found[1]) for found in last if found), default=0.0)
-        return max(due - self._server_time(), 0.0)
+    def _delayed_keys(self) -> list[bytes]:
+        return [self._spread.delayed_key(queue) for queue in self._queues()]
 
     def _queues(self) -> set[str]:
         return {binding.queue for binding in self.bound()}
