@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 TESTS = """
+import logging
 import time
 
 import pytest
@@ -28,6 +29,16 @@ def celery_config():
 @pytest.fixture(scope="session")
 def celery_worker_pool():
     return "threads"
+
+def test_a_worker_leaves_the_log_as_it_was(celery_app):
+    def state():
+        names = ("", "celery", "celery.task", "celery.redirected")
+        return [(each.level, each.propagate, each.handlers[:]) for each in map(logging.getLogger, names)]
+
+    before = state()
+    with start_worker(celery_app, pool="solo"):
+        assert state() != before
+    assert state() == before
 
 def test_the_application_has_the_settings(celery_app):
     assert celery_app.conf.task_default_queue == "mine"
@@ -82,4 +93,4 @@ def test_users_tests_pass(tmp_path: Path, plugin: str):
         check=False,
         timeout=90,
     )
-    assert "7 passed" in done.stdout, done.stdout + done.stderr
+    assert "8 passed" in done.stdout, done.stdout + done.stderr

@@ -465,12 +465,12 @@ class TestLogLines:
         assert record.exc_info is not None
         assert record.__dict__["data"]["internal"] is False
 
-    def test_nothing_is_built_that_nobody_wants(self) -> None:
+    def test_nothing_is_built_that_nobody_wants(self, caplog: pytest.LogCaptureFixture) -> None:
         class Costly:
             def __repr__(self) -> str:
                 raise AssertionError("the result was shown")
 
-        logging.getLogger(TRACE).setLevel(logging.WARNING)
+        caplog.set_level(logging.WARNING, TRACE)
         run(FakeTask(Costly), ignore_result=True)
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from socket import gethostname
@@ -70,6 +72,10 @@ class TestWorkController(EmbeddedWorker):
         self._on_started.wait()
 
 
+#: The loggers that a worker sets up.
+_LOGGERS = ("", "celery", "celery.task", "celery.redirected")
+
+
 @contextmanager
 def start_worker(
     app: Umbel,
@@ -85,6 +91,8 @@ def start_worker(
 ) -> Iterator[Any]:
     """A worker for the time of the block, whose tasks run in pool processes, or for ``solo`` in a thread.
 
+    Afterwards the log is as it was before. Celery leaves it at the worker's level, which hides what later tests log.
+
     Args:
         loglevel: the level of the log, where it was not set up before.
         perform_ping_check: have it run a task first, and wait ``ping_task_timeout`` seconds for the answer.
@@ -93,28 +101,46 @@ def start_worker(
     """
     test_worker_starting.send(sender=app)
     worker = None
-    try:
-        setup_app_for_worker(app, loglevel, logfile)
-        if perform_ping_check:
-            assert "celery.ping" in app.tasks, (
-                "import umbel.testing.tasks before the application is finalized"
-            )
-        kwargs.setdefault("hostname", f"gen{os.getpid()}@{gethostname()}")
-        worker = WorkController(
-            app=app, concurrency=concurrency, pool=pool, loglevel=loglevel, logfile=logfile, **kwargs
-        )
-        worker.start()
-        set_join_will_block(False)
+    with _log_left_as_it_was():
         try:
+            setup_app_for_worker(app, loglevel, logfile)
             if perform_ping_check:
-                with allow_join_result():
-                    answer = app.tasks["celery.ping"].delay().get(timeout=ping_task_timeout)
-                    assert answer == "pong", answer
-            yield worker
+                assert "celery.ping" in app.tasks, (
+                    "import umbel.testing.tasks before the application is finalized"
+                )
+            kwargs.setdefault("hostname", f"gen{os.getpid()}@{gethostname()}")
+            worker = WorkController(
+                app=app, concurrency=concurrency, pool=pool, loglevel=loglevel, logfile=logfile, **kwargs
+            )
+            worker.start()
+            set_join_will_block(False)
+            try:
+                if perform_ping_check:
+                    with allow_join_result():
+                        answer = app.tasks["celery.ping"].delay().get(timeout=ping_task_timeout)
+                        assert answer == "pong", answer
+                yield worker
+            finally:
+                worker.stop(shutdown_timeout)
         finally:
-            worker.stop(shutdown_timeout)
+            test_worker_stopped.send(sender=app, worker=worker)
+
+
+@contextmanager
+def _log_left_as_it_was() -> Iterator[None]:
+    """Undo at the end of the block what it did to levels and handlers."""
+    loggers = [logging.getLogger(name) for name in _LOGGERS]
+    before = [(logger, logger.level, logger.propagate, logger.handlers[:]) for logger in loggers]
+    show = warnings.showwarning
+    try:
+        yield
     finally:
-        test_worker_stopped.send(sender=app, worker=worker)
+        for logger, level, propagate, handlers in before:
+            logger.setLevel(level)
+            logger.propagate = propagate
+            logger.handlers[:] = handlers
+        if warnings.showwarning is not show:
+            logging.captureWarnings(capture=False)
 
 
 def setup_app_for_worker(app: Umbel, loglevel: str | int, logfile: str | None = None) -> None:
