@@ -144,6 +144,26 @@ def test_a_worker_that_fetches_nothing_though_messages_wait_connects_anew(
         assert worker.terminate() == 0
 
 
+def test_a_worker_that_fetches_nothing_is_not_ready_until_it_does(
+    tmp_path: Path, redis_server: RedisServer
+) -> None:
+    with redis_stage(tmp_path, redis_server, worker_lease_duration=2) as stage:
+        worker = stage.worker("-c1", "-na@here", env={"SABOTAGE": "every fetch"})
+
+        def is_ready() -> bool:
+            inspect = stage.app.control.inspect(["a@here"], timeout=10)
+            return bool((inspect.stats() or {})["a@here"]["ready"])
+
+        assert is_ready()
+        result = stage.send("nothing", 1)
+        wait_until(lambda: not is_ready(), timeout=60, what="the worker to say that it is not ready")
+        worker.wait_for_line("Nothing has been fetched for .* although messages wait")
+        stage.open("sabotage")
+        assert result.get(timeout=60) == 1
+        assert is_ready()
+        assert worker.terminate() == 0
+
+
 @pytest.mark.parametrize("broker", ["redis", "rabbitmq"])
 def test_a_task_that_succeeded_and_was_not_acknowledged_is_not_run_again_where_that_is_wanted(
     tmp_path: Path, redis_server: RedisServer, request: pytest.FixtureRequest, broker: str

@@ -358,6 +358,7 @@ class Parts:
             revoked=self._revoked,
             revoked_stamps=self._revoked_stamps,
             revocations=self.revocations,
+            link=self.link,
             ledger=self.ledger,
             holding=self.holding,
             intake=self.intake,

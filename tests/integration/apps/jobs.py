@@ -307,6 +307,16 @@ def _sabotage(part: str) -> None:
                 await asyncio.Event().wait()
 
             RedisConsumer.fetch = hang_once  # type: ignore[method-assign]
+        case "every fetch":
+            from umbel.brokers.redis.consumer import RedisConsumer
+
+            fetch_at_last = RedisConsumer.fetch
+
+            async def hang(self: Any, *args: Any) -> Any:
+                await asyncio.to_thread(await_gate, "sabotage")
+                return await fetch_at_last(self, *args)
+
+            RedisConsumer.fetch = hang  # type: ignore[method-assign]
         case "reports":
             Completion.on_reports = fail_now  # type: ignore[method-assign]
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from umbel.worker.holding import Holding
     from umbel.worker.intake import Intake
     from umbel.worker.ledger import Job, Ledger
+    from umbel.worker.link import BrokerLink
     from umbel.worker.options import WorkerOptions
     from umbel.worker.rates import RateLimits
     from umbel.worker.revocations import Revocations
@@ -56,6 +57,7 @@ class Commander:
     revoked: RevokedIds
     revoked_stamps: RevokedStamps
     revocations: Revocations
+    link: BrokerLink
     ledger: Ledger
     holding: Holding
     intake: Intake

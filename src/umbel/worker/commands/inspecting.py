@@ -185,6 +185,7 @@ async def stats(worker: Commander, **_: Any) -> dict[str, Any]:
         "pid": os.getpid(),
         "clock": str(worker.clock.value),
         "uptime": round(time.monotonic() - worker.started_at),
+        "ready": worker.link.ready,
         "pool": {
             "implementation": f"umbel.pools.{options.pool}",
             "max-concurrency": worker.pool.size,
