@@ -19,7 +19,7 @@ from umbel.brokers.redis import RedisBroker
 from umbel.core.destination import Destination
 from umbel.core.protocol import peek
 from umbel.core.records import Publication, ResultRecord
-from umbel.errors import BrokerError, PublishTimeout
+from umbel.errors import BrokerConnectionError, BrokerError, PublishTimeout
 from umbel.results.options import ResultOptions
 from umbel.results.redis import RedisResultBackend
 from umbel.testing.contracts.support import message
@@ -154,6 +154,28 @@ async def test_an_emptied_database_is_noticed_and_work_goes_on(
     await consumer.renew()
     assert caplog.text == ""
     await consumer.close()
+
+
+async def test_a_failover_to_a_server_that_has_nothing_is_noticed(caplog: pytest.LogCaptureFixture) -> None:
+    with RedisServer() as first, RedisServer() as empty:
+        broker = RedisBroker.from_url(f"{first.url()};{empty.url()}", BrokerOptions())
+        consumer = broker.consumer("c", 30)
+        await consumer.open()
+        broker.publisher().send([message(broker, "held"), message(broker, "waiting")], timeout=10)
+        [held] = await consumer.fetch(FetchPlan(("q",)), 1, 10)
+        await consumer.renew()
+        assert "emptied" not in caplog.text
+        first.kill9()
+        with pytest.raises(BrokerConnectionError):
+            await consumer.renew()
+        await consumer.open()
+        await consumer.reconcile({held.tag})
+        await consumer.renew()
+        assert "The Redis database has been emptied" in caplog.text
+        assert "The 1 message(s) in this worker's hands go on" in caplog.text
+        await consumer.settle([Disposition(held.tag)])
+        await consumer.close()
+        broker.close()
 
 
 @pytest.mark.parametrize(
