@@ -16,6 +16,7 @@ from umbel.config import seconds
 from umbel.events.sent import tell_sent
 from umbel.results.options import DatabaseOptions, ResultOptions, RetryRules, SendingOptions
 from umbel.results.urls import backend_from_url
+from umbel.stores.forks import renew_in_children
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,6 +39,7 @@ class Connections:
     def __init__(self, app: Umbel) -> None:
         self._app = app
         self._lock = RLock()
+        renew_in_children(self, _lock=RLock)
         self._brokers: dict[str, tuple[BrokerOptions, Broker]] = {}
         self._backend: Backend | None = None
         self._backend_key: Any = None

@@ -17,6 +17,7 @@ from umbel.config.sources import import_path
 from umbel.registry import TaskRegistry
 from umbel.signals import Signal, import_modules
 from umbel.state import connect_on_app_finalize, finalizers, forget_finalizer
+from umbel.stores.forks import renew_in_children
 from umbel.task import Task as BaseTask
 from umbel.task.outbox import SendingOutbox
 
@@ -59,6 +60,7 @@ class TaskHolder:
             tasks if isinstance(tasks, TaskRegistry) else load(self.registry_cls)(tasks or {})
         )
         self._finalize_lock = threading.RLock()
+        renew_in_children(self, _finalize_lock=threading.RLock)
         self._shared: list[Callable[[Any], object]] = []
         self._annotations: list[Any] | None = None
         self._duplicates: set[str] = set()

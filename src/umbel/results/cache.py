@@ -16,6 +16,7 @@ from umbel.core.states import SUCCESS
 from umbel.errors import BackendError, BackendStoreError, ImproperlyConfigured, OperationalError
 from umbel.results.keyvalue import KeyValueResults, TooLarge
 from umbel.results.retrying import Retries
+from umbel.stores.forks import renew_in_children
 
 try:
     from pymemcache.client.base import PooledClient
@@ -62,6 +63,7 @@ class CacheResultBackend(KeyValueResults):
         self._client_options = dict(options.cache_options)
         self._retries = Retries(options.retry, passing=(OperationalError,), renew=self.close)
         self._lock = threading.Lock()
+        renew_in_children(self, _lock=threading.Lock)
         self._client: Any = None
         self._client_pid = 0
 

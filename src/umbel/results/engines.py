@@ -10,6 +10,7 @@ import sqlalchemy as sa
 
 from umbel.config.sources import import_path
 from umbel.errors import ImproperlyConfigured
+from umbel.stores.forks import renew_in_children
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Engine
@@ -34,6 +35,7 @@ class Engines:
         self._settings = settings
         self._tables = tables
         self._lock = threading.RLock()
+        renew_in_children(self, _lock=threading.RLock)
         self._engine: Engine | None = None
         self._pid = 0
         self._prepared = False

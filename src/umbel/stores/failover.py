@@ -8,6 +8,7 @@ from itertools import cycle
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from umbel.errors import ImproperlyConfigured
+from umbel.stores.forks import renew_in_children
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -50,6 +51,7 @@ class Failover(Generic[T]):
         self.addresses = tuple(addresses)
         self._order = make(self.addresses)
         self._lock = threading.Lock()
+        renew_in_children(self, _lock=threading.Lock)
         self.current = next(self._order)  #: where the next connection goes
 
     def failed(self, address: T) -> None:

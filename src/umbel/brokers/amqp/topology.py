@@ -30,6 +30,7 @@ from umbel.errors import BrokerError
 from umbel.stores.amqp import requests
 from umbel.stores.amqp.confirms import Outgoing
 from umbel.stores.amqp.faults import NOT_FOUND, PRECONDITION_FAILED, RESOURCE_LOCKED, ChannelClosedError
+from umbel.stores.forks import renew_in_children
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Iterator, Sequence
@@ -82,6 +83,7 @@ class Topology:
         #: Of the queues in which delayed messages wait: ``classic`` or ``quorum``.
         self.delayed_queue_type = delayed_queue_type
         self._lock = threading.Lock()
+        renew_in_children(self, _lock=threading.Lock)
         self._bindings: frozenset[Binding] = frozenset()
         self._defined: dict[str, QueueDefinition] = {}
         self._queues: dict[str, QueueDefinition] = {}

@@ -15,6 +15,7 @@ from msgspec.structs import replace
 
 from umbel.errors import BrokerConnectionError
 from umbel.stores.failover import Failover
+from umbel.stores.forks import renew_in_children
 from umbel.stores.redis.commands import pack_command
 
 if TYPE_CHECKING:
@@ -142,6 +143,7 @@ class Sentinels:
         self.server = server
         self._order = list(addresses)
         self._lock = threading.Lock()
+        renew_in_children(self, _lock=threading.Lock)
         places = ";".join(sorted(f"{address.host}:{address.port}" for address in addresses))
         self.identity = f"redis://{master}@{places}/{server.db}"
         self.display_url = (
