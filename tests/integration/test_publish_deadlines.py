@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
+from typing import Self
 
 import pytest
 
 from tests.support.proxy import TcpProxy
-from tests.support.servers import RedisServer
+from tests.support.servers import HOST, RedisServer
 from umbel import Umbel
 from umbel.core.protocol import read_envelope
 from umbel.core.repeats import REPEATED
-from umbel.errors import PublishTimeout
+from umbel.errors import OperationalError, PublishTimeout
 
 #: Seconds: what a publish may take here, and the bound that says it did not take some other timeout instead.
 TIMEOUT, BOUND = 0.5, 3.5
@@ -78,6 +81,59 @@ async def test_an_awaited_publish_to_a_frozen_server_ends(
     assert time.monotonic() - began < BOUND
 
 
+def do_nothing() -> None:
+    """A task."""
+
+
+class Closing:
+    """Takes connections, counts them, and closes each at once."""
+
+    def __init__(self) -> None:
+        self._listener = socket.create_server((HOST, 0))
+        self._serving = threading.Thread(target=self._serve, daemon=True)
+        self.url = f"redis://{HOST}:{self._listener.getsockname()[1]}/0"
+        self.accepted = 0
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return  # __exit__ has shut it down
+            self.accepted += 1
+            connection.close()
+
+    def __enter__(self) -> Self:
+        self._serving.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._serving.join()
+        self._listener.close()
+
+
+def test_a_publish_may_take_ten_seconds_where_nothing_is_said() -> None:
+    with Umbel("plain", broker="memory://", set_as_current=False) as app:
+        assert app.conf.broker_publish_timeout == 10
+
+
+@pytest.mark.parametrize("awaited", [False, True])
+@pytest.mark.parametrize(("retry", "attempts"), [(True, 4), (False, 1)])
+async def test_a_broker_that_is_away_is_tried_as_often_as_the_policy_says(
+    retry: bool, attempts: int, awaited: bool
+) -> None:
+    policy = {"max_retries": 3, "interval_start": 0, "interval_step": 0.01, "interval_max": 0.02}
+    with Closing() as nobody:
+        app = Umbel("away", broker=nobody.url, set_as_current=False)
+        t = app.task(name="t")(do_nothing)
+        options = {"retry": retry, "retry_policy": policy}
+        with pytest.raises(OperationalError, match="Redis|redis://"):
+            await t.aapply_async(**options) if awaited else t.apply_async(**options)
+        assert nobody.accepted == attempts
+        app.close()
+
+
 @pytest.mark.parametrize("awaited", [False, True])
 async def test_what_is_sent_again_because_its_answer_was_lost_says_so(
     redis_server: RedisServer, redis_url: str, awaited: bool
@@ -89,9 +145,7 @@ async def test_what_is_sent_again_because_its_answer_was_lost_says_so(
             backend=None,
             set_as_current=False,
         )
-
-        @app.task(name="t")
-        def t() -> None: ...
+        t = app.task(name="t")(do_nothing)
 
         async def send() -> None:
             await t.adelay() if awaited else t.delay()
