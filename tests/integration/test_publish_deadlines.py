@@ -128,7 +128,7 @@ async def test_a_broker_that_is_away_is_tried_as_often_as_the_policy_says(
         app = Umbel("away", broker=nobody.url, set_as_current=False)
         t = app.task(name="t")(do_nothing)
         options = {"retry": retry, "retry_policy": policy}
-        with pytest.raises(OperationalError, match="Redis|redis://"):
+        with pytest.raises(OperationalError, match=r"Redis|redis://"):
             await t.aapply_async(**options) if awaited else t.apply_async(**options)
         assert nobody.accepted == attempts
         app.close()
