@@ -14,7 +14,7 @@ from umbel.brokers.amqp import AmqpBroker
 from umbel.brokers.amqp.consumer import AmqpConsumer
 from umbel.brokers.amqp.delayed import DELIVERY, ENTRY, LEVELS, delayed_key, level_name, without_delay
 from umbel.brokers.amqp.messages import DUE
-from umbel.brokers.base import Consumer, Disposition
+from umbel.brokers.base import Consumer, Delivery, Disposition
 from umbel.brokers.options import BrokerOptions
 from umbel.core.bindings import Binding
 from umbel.core.topology import QueueDefinition, define_bindings
@@ -302,3 +302,22 @@ class TestAmqpBrokerOnQuorumQueues(BrokerContract):
     @pytest.fixture
     def make_world(self, vhosts: Vhosts) -> Callable[[], AmqpWorld]:
         return lambda: QuorumWorld(vhosts)
+
+    async def test_a_worker_that_takes_much_returns_nothing(
+        self, world: AmqpWorld, broker: AmqpBroker, consumer_of: OpenConsumer
+    ) -> None:
+        """The queue counts what comes back, and newer servers drop what has come back too often."""
+        send(broker, *map(str, range(400)))
+        worker = await consumer_of("a")
+        done = 0
+        while done < 320:
+            deliveries = await worker.fetch(Q, 40, PATIENCE)
+            done += len(deliveries)
+            await worker.settle([Disposition(delivery.tag) for delivery in deliveries])
+        await worker.reconcile([])  # what was pushed and not asked for goes back now
+        rest: list[Delivery] = []
+        other = await consumer_of("b")
+        while done + len(rest) < 400:
+            rest += await other.fetch(Q, 40, PATIENCE)
+        assert sum(delivery.redelivered for delivery in rest) <= 40  # of one fetch, at the most
+        await other.settle([Disposition(delivery.tag) for delivery in rest])

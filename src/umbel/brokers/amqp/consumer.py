@@ -47,6 +47,8 @@ _TIMED_OUT: Final = "delivery acknowledgement on channel"
 #: hundreds of brief jobs at a time comes back for more later than one that takes a few, and is not long about any.
 _LINGER: Final = 0.05
 _LINGER_MUCH: Final = 0.25
+#: The same where a queue counts what comes back: next to nothing does then, as no more is asked for than is wanted.
+_LINGER_COUNTED: Final = 1.0
 #: Seconds that an acknowledgement may wait for those of earlier messages, to go in one frame with them.
 _ACK_WITHIN: Final = 0.005
 
@@ -100,7 +102,10 @@ class AmqpConsumer:
                 self._link = await open_link(self._failover)
             channel = await self._link.channel()
             self._tags = OpenTags()
-            self._channel, self._supply = channel, Supply(channel, self._tags, self.now)
+            self._channel, self._supply = (
+                channel,
+                Supply(channel, self._tags, self.now, self._topology.counts_returns),
+            )
             self._generation += 1
             channel.on_closed(self._lost)
             self._placing = Placing(self._link, self._topology)
@@ -158,8 +163,13 @@ class AmqpConsumer:
         finally:
             self._fetching -= 1
             if not supply.is_idle and self._linger is None:
-                linger = _LINGER_MUCH if supply.takes_much else _LINGER
+                linger = self._linger_for(plan, supply)
                 self._linger = asyncio.get_running_loop().call_later(linger, self._give_up_waiting)
+
+    def _linger_for(self, plan: FetchPlan, supply: Supply) -> float:
+        if any(map(self._topology.counts_returns, plan.queues)):
+            return _LINGER_COUNTED
+        return _LINGER_MUCH if supply.takes_much else _LINGER
 
     async def _use(self, plan: FetchPlan, supply: Supply) -> None:
         """Make a new plan's queues, and those that were deleted while they were consumed."""

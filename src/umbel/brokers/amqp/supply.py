@@ -5,7 +5,9 @@ whichever queues have them, and says when there are none. RabbitMQ is told to pu
 is nothing to get, so that somebody waits without asking, and while much is wanted, because pushing is much cheaper. A
 consumer's prefetch is then what is wanted; it is made anew with more when that is used up.
 
-What was pushed and nobody asked for goes back to its queue as soon as demand ends.
+What was pushed and nobody asked for goes back to its queue as soon as demand ends. Quorum queues count that as a failed
+delivery, and RabbitMQ 4 drops what has failed twenty times, unless told otherwise. They are asked to push what is
+wanted and no more: their consumer is ended when it has pushed that.
 """
 
 from __future__ import annotations
@@ -40,19 +42,29 @@ _MOST: Final = 65_535
 
 
 class Stream:
-    """One consumer: ``out`` of its ``prefetch`` messages are here and not settled."""
+    """One consumer: ``out`` of its ``prefetch`` messages are here and not settled.
 
-    __slots__ = ("out", "prefetch", "tag")
+    One that is to push its prefetch ``once`` is ended then.
+    """
 
-    def __init__(self, tag: str, prefetch: int) -> None:
+    __slots__ = ("once", "out", "prefetch", "pushed", "tag")
+
+    def __init__(self, tag: str, prefetch: int, *, once: bool = False) -> None:
         self.tag = tag
         self.prefetch = prefetch
+        self.once = once
         self.out = 0
+        self.pushed = 0  #: messages in all
 
     @property
     def is_spent(self) -> bool:
         """Whether the server will push nothing more for now."""
-        return self.out >= self.prefetch
+        return self.credit <= 0
+
+    @property
+    def credit(self) -> int:
+        """How many more it may push."""
+        return self.prefetch - (self.pushed if self.once else self.out)
 
 
 class Taken:
@@ -120,11 +132,17 @@ class OpenTags:
 
 
 class Supply:
-    """The arrivals of one channel. One fetch at a time; ``taken`` messages are the caller's to settle."""
+    """The arrivals of one channel. One fetch at a time; ``taken`` messages are the caller's to settle.
 
-    def __init__(self, channel: Channel, tags: OpenTags, now: Callable[[], float]) -> None:
+    ``counts`` says of a queue whether it counts what goes back to it.
+    """
+
+    def __init__(
+        self, channel: Channel, tags: OpenTags, now: Callable[[], float], counts: Callable[[str], bool]
+    ) -> None:
         self._channel = channel
         self._now = now
+        self._counts = counts
         self._tags = tags
         self._loop = asyncio.get_running_loop()
         self._arrived: dict[str, deque[Taken]] = {}
@@ -134,6 +152,7 @@ class Supply:
         self._kept: set[str] = set()
         self._resting: dict[str, Stream] = {}  #: streams of kept queues while nobody asks
         self._lost_streams: set[str] = set()
+        self._ending: set[asyncio.Future[Any]] = set()  #: of streams that were to push once
         self._made = 0
         self._asked: asyncio.Future[None] | None = None
         self._unanswered = 0
@@ -150,7 +169,8 @@ class Supply:
     @property
     def is_idle(self) -> bool:
         """Whether nothing is here, and nothing comes, that was not asked for."""
-        return not (self._streams or self._count or self._early or self._unanswered or self._stopping)
+        here = self._count or self._early
+        return not (here or self._streams or self._ending or self._unanswered or self._stopping)
 
     @property
     def has_arrived(self) -> bool:
@@ -201,7 +221,7 @@ class Supply:
         taken = Taken(queue, delivered, stream)
         self._tags.add(delivered.tag)
         if stream is not None:
-            stream.out += 1
+            self._pushed(queue, stream)
         is_early = False
         if delivered.may_have(_DUE):
             headers, now = delivered.properties["headers"], self._now()
@@ -217,6 +237,21 @@ class Supply:
             line.append(taken)
             self._count += 1
         self.wake()
+
+    def _pushed(self, queue: str, stream: Stream) -> None:
+        stream.out += 1
+        stream.pushed += 1
+        if stream.once and stream.is_spent and self._streams.get(queue) is stream:
+            # Before anything of it is acknowledged, which would have the server push more.
+            del self._streams[queue]
+            answer = self._channel.cancel_soon(stream.tag)
+            self._ending.add(answer)
+            answer.add_done_callback(self._ended)
+
+    def _ended(self, answer: asyncio.Future[Any]) -> None:
+        self._ending.discard(answer)
+        if not answer.cancelled():
+            answer.exception()  # whoever fetches hears of it: the channel is over
 
     # Asking.
 
@@ -275,12 +310,13 @@ class Supply:
         spent = [queue for queue in queues if (each := self._streams.get(queue)) is None or each.is_spent]
         if not spent:
             return
-        share = self._share(limit, held, len(spent))
+        once = any(map(self._counts, spent))
+        share = self._share(limit, held, len(spent), exactly=once)
         ended = [old.tag for queue in spent if (old := self._streams.pop(queue, None)) is not None]
         answers = [self._channel.ask_soon(requests.set_prefetch(share))]
         for queue in spent:
             self._made += 1
-            stream = self._streams[queue] = Stream(f"umbel-{self._made}", share)
+            stream = self._streams[queue] = Stream(f"umbel-{self._made}", share, once=self._counts(queue))
             answers.append(
                 self._channel.consume_soon(
                     queue,
@@ -293,10 +329,10 @@ class Supply:
         answers += [self._channel.cancel_soon(tag) for tag in ended]
         await asyncio.shield(asyncio.gather(*answers))
 
-    def _share(self, limit: int, held: int, among: int) -> int:
+    def _share(self, limit: int, held: int, among: int, *, exactly: bool) -> int:
         """The prefetch of each of some new consumers."""
-        wanted = 2 * (limit + held) if limit >= _EXACT else limit
-        open_credit = sum(each.prefetch - each.out for each in self._streams.values())
+        wanted = 2 * (limit + held) if limit >= _EXACT and not exactly else limit
+        open_credit = sum(each.credit for each in self._streams.values())
         return min(max((wanted - open_credit) // among, 1), _MOST)
 
     def _cancelled(self, queue: str, stream: Stream) -> None:
@@ -322,6 +358,7 @@ class Supply:
             answers: list[asyncio.Future[Any]] = [
                 self._channel.cancel_soon(each.tag) for each in streams.values()
             ]
+            answers += self._ending
             if self._unanswered and self._asked is not None:
                 answers.append(self._asked)  # who asked may have left; what comes is nobody's then
             self._stopping = asyncio.gather(*answers, return_exceptions=True)

@@ -134,6 +134,10 @@ class Topology:
         """Whether a queue names an exchange of its own for what is given up."""
         return bool(self.queue(name).arguments.get("x-dead-letter-exchange"))
 
+    def counts_returns(self, name: str) -> bool:
+        """Whether a queue counts what is given back to it: some versions drop what has come back too often."""
+        return _is_quorum(self.queue(name))
+
     def __iter__(self) -> Iterator[QueueDefinition]:
         return iter(tuple(self._queues.values()))
 
