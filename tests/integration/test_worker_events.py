@@ -145,6 +145,16 @@ def test_tasks_go_on_when_the_broker_refuses_events(place: Place) -> None:
     assert "Unrecoverable" not in worker.output
 
 
+def test_nothing_is_sent_when_nobody_asked_for_it(place: Place) -> None:
+    """The broker would refuse it, and the worker would say so."""
+    place.refuse_events()
+    worker = place.stage.worker("-c2", "--without-gossip", "--without-heartbeat")
+    results = [place.stage.send("note", mark) for mark in range(100)]
+    assert [result.get(timeout=30) for result in results] == list(range(100))
+    assert worker.terminate() == 0
+    assert "Events cannot be sent" not in worker.output
+
+
 def test_a_stalled_way_for_events_slows_no_task_and_the_newest_are_kept(place: Place) -> None:
     stage = place.stage
     heard = place.hear()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 import sys
@@ -176,3 +177,51 @@ def test_sent_tasks_are_told_where_that_is_set(new_world: Callable[..., World], 
             [sent] = watching.wait_for(task_id, "task-sent")
             assert (sent["name"], sent["queue"], sent["retries"]) == ("echo", "q", 0)
             assert sent["hostname"].startswith("gen")
+
+
+def test_messages_are_made_as_celerys(new_world: Callable[..., World], broker: str) -> None:
+    """Channels, properties, headers and the fields of every event with their types, as they pass through Redis."""
+    if broker != "redis":
+        pytest.skip("only Redis lets anybody listen to how messages are written")
+    shapes = {library: _shapes(new_world(), library) for library in ("celery", "umbel")}
+    assert shapes["umbel"].keys() == shapes["celery"].keys()
+    for type_, shape in shapes["celery"].items():
+        assert shapes["umbel"][type_] == shape, type_
+
+
+def _shapes(world: World, library: str) -> dict[str, Any]:
+    """How a worker of a library tells of its start, a success, a failure, a revocation and its end."""
+    with world.redis.pubsub(ignore_subscribe_messages=True) as pubsub:
+        pubsub.psubscribe("/0.celeryev/*")
+        pubsub.get_message(timeout=5)
+        worker = world.worker(library, "-c1", "-Q", "q", "-n", "w@here", "-E", alone=False)
+        done, failed = (world.celery.send(name, "KeyError", queue="q") for name in ("echo", "fail"))
+        for task_id in (done, failed):
+            world.celery.outcome(task_id)
+        gone = world.celery.send("echo", "late", queue="q", expires=-1)
+        assert world.celery.outcome(gone)["state"] == "REVOKED"
+        found: dict[str, Any] = {}
+
+        def hear_until(type_: str) -> None:
+            while type_ not in found:
+                heard = pubsub.get_message(timeout=10)
+                assert heard is not None, found.keys()
+                message = json.loads(heard["data"])
+                body = json.loads(base64.b64decode(message.pop("body")))
+                for event in body if isinstance(body, list) else [body]:
+                    found.setdefault(event["type"], (heard["channel"], _shape(message), _shape(event)))
+
+        hear_until("worker-heartbeat")
+        assert worker.terminate() == 0
+        hear_until("worker-offline")
+    return found
+
+
+def _shape(value: Any) -> Any:
+    """The names and types in a value; what is text stays where it is the same for everybody."""
+    if isinstance(value, dict):
+        return {name: _shape(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [_shape(each) for each in value]
+    fixed = {"application/json", "utf-8", "base64", "celeryev", "task.multi", "w@here", "py-celery", "echo"}
+    return value if isinstance(value, str) and value in fixed else type(value).__name__

@@ -46,10 +46,10 @@ def make_event(type_: str, hostname: str, pid: int, clock: int, fields: Mapping[
     }
 
 
-def _utcoffset() -> int:
-    """Hours west of Greenwich, which is what Celery calls so."""
+def _utcoffset() -> float:
+    """Hours west of Greenwich, which is what Celery calls so; in some places not a whole number."""
     local = time.localtime()
-    return (time.altzone if local.tm_isdst > 0 else time.timezone) // 3600
+    return (time.altzone if local.tm_isdst > 0 else time.timezone) / 3600
 
 
 def write_events(
