@@ -43,6 +43,8 @@ def _list_option(kind: Kind) -> UmbelOption:
     def show(ctx: click.Context, param: click.Parameter, value: bool) -> None:
         if not value or ctx.resilient_parsing:
             return
+        # The application may have commands of its own.
+        ctx.obj.app.loader.import_default_modules()
         formatter = click.HelpFormatter()
         with formatter.section(f"{kind.capitalize()} Commands"):
             formatter.write_dl(
@@ -87,7 +89,7 @@ def inspect(
     json: bool,
 ) -> None:
     """Ask the workers something; `--list` shows what."""
-    context.app.loader.import_default_modules()  # the application may have commands of its own
+    context.app.loader.import_default_modules()
     given = _arguments(_find("inspect", name), arguments)
     callback = None if json else lambda reply: _say(context, reply)
     replies = context.app.control.inspect(destination, timeout, callback)._request(name, **given)
