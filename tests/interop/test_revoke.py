@@ -130,3 +130,32 @@ def test_workers_that_start_later_know_what_either_library_revoked(
     second = world.worker("umbel", "-c1", "-nsecond@here")
     second.wait_for_line(rf"Discarding revoked task: record\[{re.escape(waiting)}\]")
     assert world.notes("later-record") == []
+
+
+def test_stamped_tasks_are_revoked_together_those_that_run_too(
+    place: tuple[Side, WorkerProcess, World], mark: str
+) -> None:
+    side, worker, world = place
+
+    def stamped(customer: str, *args: object) -> str:
+        sent = side.execute(
+            "task = app.signature(name, args)\ntask.stamp(customer=customer)\nanswer = task.apply_async().id",
+            name=args[0],
+            args=args[1:],
+            customer=customer,
+        )
+        return str(sent)
+
+    running = stamped("x", "hold", mark, f"{mark}-gate")
+    world.wait_for_notes(mark, 1)
+    waiting = [stamped(customer, "record", f"{mark}-record", customer) for customer in "xyx"]
+    side.evaluate(
+        "app.control.revoke_by_stamped_headers({'customer': ['x', 'z']}, terminate=True, signal='KILL')"
+    )
+    is_refused(side, running, "terminated")
+    assert side.value(waiting[1], 30) == OTHER[side.library]
+    is_refused(side, waiting[0], "revoked")
+    is_refused(side, waiting[2], "revoked")
+    worker.wait_for_line(rf"Discarding revoked task: record\[{re.escape(waiting[2])}\]")
+    world.wait_nothing_held()
+    assert [note[1] for note in world.notes(f"{mark}-record")] == ["y"]
