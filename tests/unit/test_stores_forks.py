@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -74,4 +75,43 @@ def test_a_lock_that_a_thread_of_the_parent_holds_is_free_in_the_child(setting: 
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=60
     )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+#: A thread is in the midst of a transaction; what SQLite knows of it in memory must not reach the child.
+WRITER = """
+import os, signal, sys, threading, warnings
+
+warnings.simplefilter("ignore", DeprecationWarning)
+from umbel.stores.sqlite import Database, Location
+
+database = Database(Location(sys.argv[1]))
+begun = threading.Event()
+
+def work(connection):
+    begun.set()
+    threading.Event().wait(0.2)  # a long transaction
+
+def read(connection):
+    return connection.execute("SELECT count(*) FROM messages").fetchone()
+
+thread = threading.Thread(target=database.write, args=(work,))
+thread.start()
+begun.wait()
+child = os.fork()
+if not child:
+    signal.alarm(10)
+    database.write(read)
+    database.close()
+    os._exit(0)
+status = os.waitpid(child, 0)[1]
+thread.join()
+assert database.write(read) == (0,)
+assert status == 0, f"the child ended with {status}"
+"""
+
+
+def test_a_child_writes_to_a_file_that_its_parent_was_writing_to(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", WRITER, str(tmp_path / "jobs.db")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=100)
     assert (done.returncode, done.stderr) == (0, "")

@@ -29,6 +29,7 @@ from umbel.core.clock import BrokerClock
 from umbel.errors import BrokerConnectionError, ImproperlyConfigured, OperationalError
 from umbel.stores import sqlite_chords
 from umbel.stores.doorbell import RESULTS, Ringer, topic_bits, wake_directory
+from umbel.stores.forks import hold_for_forks
 from umbel.stores.sqlite_clock import FileClock
 from umbel.stores.sqlite_file import insist, is_busy, open_file, transact
 
@@ -42,6 +43,8 @@ T = TypeVar("T")
 
 #: How long operations without a deadline of their own try to get at the file, in seconds.
 PATIENCE: Final = 30.0
+#: How long a fork waits for the transaction that another thread is in, in seconds; it is done without that then.
+_FORK_PATIENCE: Final = 2.0
 #: Between two prunes by one process, in seconds.
 _PRUNE_EVERY: Final = 60.0
 #: The same, when the last one did not get everything.
@@ -97,9 +100,30 @@ class _Process:
     def __init__(self, inherited: _Process | None = None) -> None:
         self.pid = os.getpid()
         self.lock = threading.Lock()
+        self._turn = threading.Lock()
         self.connection: sqlite3.Connection | None = None
         #: The parent's, never used and never freed: closing it here would disturb the parent's locks and log.
         self.inherited = inherited
+
+    def take(self, timeout: float) -> bool:
+        """Take the lock, in the order of asking: who is at work again and again keeps nobody out."""
+        deadline = time.monotonic() + timeout
+        if not self._turn.acquire(timeout=_bounded(timeout)):
+            return False
+        try:
+            return self.lock.acquire(timeout=_bounded(deadline - time.monotonic()))
+        finally:
+            self._turn.release()
+
+    def drop(self) -> None:
+        """Close the connection; the lock is held."""
+        if self.connection is not None:
+            self.connection.close()
+            self.connection = None
+
+
+def _bounded(timeout: float) -> float:
+    return min(max(timeout, 0.0), threading.TIMEOUT_MAX)
 
 
 class Database:
@@ -128,6 +152,7 @@ class Database:
         self._failure = failure
         self._process = _Process()
         self._next_prune = 0.0
+        hold_for_forks(self)
 
     def read(self, work: Callable[[sqlite3.Connection], T], timeout: float = PATIENCE) -> T:
         """What ``work`` finds, in as many reading transactions as it has statements."""
@@ -165,7 +190,7 @@ class Database:
         process = self._process
         if process.pid != os.getpid():
             process = self._process = _Process(inherited=process)
-        if not process.lock.acquire(timeout=min(max(timeout, 0.0), threading.TIMEOUT_MAX)):
+        if not process.take(timeout):
             raise late(f"{self.location.path} was in use by other threads for {timeout} s")
         try:
             return insist(lambda: work(self._connected(process)), deadline)
@@ -217,10 +242,28 @@ class Database:
         if process.pid != os.getpid():
             return
         with process.lock:
-            if process.connection is not None:
-                process.connection.close()
-                process.connection = None
+            process.drop()
             self.ringer.close()
+
+    def hold(self) -> Callable[[], object]:
+        """Close this process's connection and let nobody open another, for as long as the process is being forked.
+
+        SQLite keeps in memory who of a process has which locks on a file: a child would take those of its parent's
+        connections for its own, wait for them for ever, and not see to it that others leave the file alone.
+        """
+        process = self._process
+        if process.pid != os.getpid() or not process.take(_FORK_PATIENCE):
+            return _nothing
+        try:
+            process.drop()
+        except sqlite3.Error:
+            process.lock.release()
+            raise
+        return process.lock.release
+
+
+def _nothing() -> None:
+    pass
 
 
 _PRUNE_RESULTS: Final = "DELETE FROM results WHERE id IN (SELECT id FROM results WHERE gone_at <= ? LIMIT ?)"
