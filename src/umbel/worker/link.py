@@ -55,8 +55,11 @@ class ConnectionPolicy:
         takes its place, some seconds, a worker asks every second; after the longest of ours it takes messages again
         within ten seconds of the broker's return, however long it was away.
         """
-        longest = 1.0 if attempt <= _AT_ONCE else 5.0
-        return min(0.25 * 2.0 ** min(attempt - 1, 10), longest) * random.uniform(0.8, 1.0)
+        return _growing(attempt, 1.0 if attempt <= _AT_ONCE else 5.0)
+
+
+def _growing(attempt: int, longest: float) -> float:
+    return min(0.25 * 2.0 ** min(attempt - 1, 10), longest) * random.uniform(0.8, 1.0)
 
 
 class GaveUp(BrokerConnectionError):
@@ -211,7 +214,7 @@ class BrokerLink:
             self._brief = 0
             return
         self._brief += 1
-        await asyncio.sleep(min(self._policy.delay(self._brief), _LONGEST_WAIT))
+        await asyncio.sleep(_growing(self._brief, _LONGEST_WAIT))
 
     async def _reconcile(self) -> int:
         try:
