@@ -113,10 +113,10 @@ def test_redis_is_killed(on_redis: Arena, durable_redis: RedisServer) -> None:
     arena = on_redis
 
     def kill() -> None:
-        with arena.fault("redis"):
+        with arena.fault("redis", ends_pool=False, doubles_early=True):
             durable_redis.kill9()
-        arena.pause(0.0, 0.3)
-        durable_redis.restart()
+            arena.pause(0.0, 0.3)
+            durable_redis.restart()
 
     begin(arena)
     arena.rounds(2 * ROUNDS, kill, 0.1, 0.8)  # the others do as many on two brokers

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from chaos.excuses import Fault, fault_under
+from chaos.excuses import Fault, fault_under, overlaps
 from chaos.journal import Records, Run
 from tests.integration.faults.load import KINDS, answer
 
@@ -87,10 +87,12 @@ class Judge:
             # Who was cut off may begin what it was given first, when its successor has begun it, before it notices.
             handed_out = sorted(same, key=lambda run: run.redelivered)
             for earlier, later in itertools.pairwise(handed_out):
-                fault = self._fault_under(earlier) or self._fault_at_sending(attempts, number)
+                fault = self._fault_under(earlier) or self._fault_at_sending(name, attempts, number)
                 self._judge_again(name, earlier, later, fault)
 
-    def _fault_at_sending(self, attempts: Mapping[int, Sequence[Run]], number: int) -> Fault | None:
+    def _fault_at_sending(
+        self, name: str, attempts: Mapping[int, Sequence[Run]], number: int
+    ) -> Fault | None:
         """The fault that met an attempt while it was passed on, so that it is there twice, under one id.
 
         Where no step does both, the next attempt is published first and the one before it ended then. It is published
@@ -99,8 +101,13 @@ class Judge:
         """
         if number == 0:
             return None
-        met = [fault for run in attempts.get(number - 1, ()) if (fault := self._fault_under(run)) is not None]
-        return next((fault for fault in met if fault.doubles), None)
+        before = attempts.get(number - 1, ())
+        met = [fault for run in before if (fault := self._fault_under(run)) is not None and fault.doubles]
+        if not KINDS[name].late:
+            # It hangs on no delivery by which the broker would know that it has it already.
+            doubling = [fault for fault in self._faults if fault.doubles_early]
+            met += [fault for fault in doubling if any(overlaps(run, fault, self._window) for run in before)]
+        return next(iter(met), None)
 
     def _judge_again(self, name: str, earlier: Run, later: Run, fault: Fault | None) -> None:
         found = self._found
