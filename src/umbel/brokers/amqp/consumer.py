@@ -47,8 +47,8 @@ _TIMED_OUT: Final = "delivery acknowledgement on channel"
 #: hundreds of brief jobs at a time comes back for more later than one that takes a few, and is not long about any.
 _LINGER: Final = 0.05
 _LINGER_MUCH: Final = 0.25
-#: The same where a queue counts what comes back: next to nothing does then, as no more is asked for than is wanted.
-_LINGER_COUNTED: Final = 1.0
+#: The same where a queue counts what comes back.
+_LINGER_COUNTED: Final = 5.0
 #: Seconds that an acknowledgement may wait for those of earlier messages, to go in one frame with them.
 _ACK_WITHIN: Final = 0.005
 

@@ -6,8 +6,8 @@ is nothing to get, so that somebody waits without asking, and while much is want
 consumer's prefetch is then what is wanted; it is made anew with more when that is used up.
 
 What was pushed and nobody asked for goes back to its queue as soon as demand ends. Quorum queues count that as a failed
-delivery, and RabbitMQ 4 drops what has failed twenty times, unless told otherwise. They are asked to push what is
-wanted and no more: their consumer is ended when it has pushed that.
+delivery, and RabbitMQ 4 drops what has failed twenty times, unless told otherwise: they are asked for no more than is
+wanted.
 """
 
 from __future__ import annotations
@@ -42,29 +42,19 @@ _MOST: Final = 65_535
 
 
 class Stream:
-    """One consumer: ``out`` of its ``prefetch`` messages are here and not settled.
+    """One consumer: ``out`` of its ``prefetch`` messages are here and not settled."""
 
-    One that is to push its prefetch ``once`` is ended then.
-    """
+    __slots__ = ("out", "prefetch", "tag")
 
-    __slots__ = ("once", "out", "prefetch", "pushed", "tag")
-
-    def __init__(self, tag: str, prefetch: int, *, once: bool = False) -> None:
+    def __init__(self, tag: str, prefetch: int) -> None:
         self.tag = tag
         self.prefetch = prefetch
-        self.once = once
         self.out = 0
-        self.pushed = 0  #: messages in all
 
     @property
     def is_spent(self) -> bool:
         """Whether the server will push nothing more for now."""
-        return self.credit <= 0
-
-    @property
-    def credit(self) -> int:
-        """How many more it may push."""
-        return self.prefetch - (self.pushed if self.once else self.out)
+        return self.out >= self.prefetch
 
 
 class Taken:
@@ -152,7 +142,6 @@ class Supply:
         self._kept: set[str] = set()
         self._resting: dict[str, Stream] = {}  #: streams of kept queues while nobody asks
         self._lost_streams: set[str] = set()
-        self._ending: set[asyncio.Future[Any]] = set()  #: of streams that were to push once
         self._made = 0
         self._asked: asyncio.Future[None] | None = None
         self._unanswered = 0
@@ -169,8 +158,7 @@ class Supply:
     @property
     def is_idle(self) -> bool:
         """Whether nothing is here, and nothing comes, that was not asked for."""
-        here = self._count or self._early
-        return not (here or self._streams or self._ending or self._unanswered or self._stopping)
+        return not (self._streams or self._count or self._early or self._unanswered or self._stopping)
 
     @property
     def has_arrived(self) -> bool:
@@ -221,7 +209,7 @@ class Supply:
         taken = Taken(queue, delivered, stream)
         self._tags.add(delivered.tag)
         if stream is not None:
-            self._pushed(queue, stream)
+            stream.out += 1
         is_early = False
         if delivered.may_have(_DUE):
             headers, now = delivered.properties["headers"], self._now()
@@ -237,21 +225,6 @@ class Supply:
             line.append(taken)
             self._count += 1
         self.wake()
-
-    def _pushed(self, queue: str, stream: Stream) -> None:
-        stream.out += 1
-        stream.pushed += 1
-        if stream.once and stream.is_spent and self._streams.get(queue) is stream:
-            # Before anything of it is acknowledged, which would have the server push more.
-            del self._streams[queue]
-            answer = self._channel.cancel_soon(stream.tag)
-            self._ending.add(answer)
-            answer.add_done_callback(self._ended)
-
-    def _ended(self, answer: asyncio.Future[Any]) -> None:
-        self._ending.discard(answer)
-        if not answer.cancelled():
-            answer.exception()  # whoever fetches hears of it: the channel is over
 
     # Asking.
 
@@ -310,13 +283,12 @@ class Supply:
         spent = [queue for queue in queues if (each := self._streams.get(queue)) is None or each.is_spent]
         if not spent:
             return
-        once = any(map(self._counts, spent))
-        share = self._share(limit, held, len(spent), exactly=once)
+        share = self._share(limit, held, len(spent), exactly=any(map(self._counts, spent)))
         ended = [old.tag for queue in spent if (old := self._streams.pop(queue, None)) is not None]
         answers = [self._channel.ask_soon(requests.set_prefetch(share))]
         for queue in spent:
             self._made += 1
-            stream = self._streams[queue] = Stream(f"umbel-{self._made}", share, once=self._counts(queue))
+            stream = self._streams[queue] = Stream(f"umbel-{self._made}", share)
             answers.append(
                 self._channel.consume_soon(
                     queue,
@@ -332,7 +304,7 @@ class Supply:
     def _share(self, limit: int, held: int, among: int, *, exactly: bool) -> int:
         """The prefetch of each of some new consumers."""
         wanted = 2 * (limit + held) if limit >= _EXACT and not exactly else limit
-        open_credit = sum(each.credit for each in self._streams.values())
+        open_credit = sum(each.prefetch - each.out for each in self._streams.values())
         return min(max((wanted - open_credit) // among, 1), _MOST)
 
     def _cancelled(self, queue: str, stream: Stream) -> None:
@@ -358,7 +330,6 @@ class Supply:
             answers: list[asyncio.Future[Any]] = [
                 self._channel.cancel_soon(each.tag) for each in streams.values()
             ]
-            answers += self._ending
             if self._unanswered and self._asked is not None:
                 answers.append(self._asked)  # who asked may have left; what comes is nobody's then
             self._stopping = asyncio.gather(*answers, return_exceptions=True)
