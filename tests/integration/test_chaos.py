@@ -26,7 +26,7 @@ from tests.support.workers import WorkerProcess
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(600)]
 
-LOAD = ("--seconds", "10", "--every", "1.2", "--rate", "25")
+LOAD = ("--seconds", "60", "--every", "4", "--rate", "8")
 #: A clock's jump is another file's; restarts of RabbitMQ, a quarter of a minute each, are left to the long form.
 FAULTS = "all,-broker-restart,-clock"
 #: The short form of each broker. A primary with replicas is met by what it is there for.
@@ -105,7 +105,7 @@ def test_nothing_is_lost_or_stuck_or_done_twice_without_a_reason(broker: str, ru
     status, found = runs[broker].document()
     assert (status, found["holds"]) == (0, True), json.dumps(found, indent=1)
     assert found["confirmed"] > 20
-    assert found["faults_total"] >= 2  # on a busy machine the broker is away for much of the ten seconds
+    assert found["faults_total"] >= 4  # on a busy machine the broker is away for much of the minute
     assert found["lost"] == found["stuck"] == found["results_missing"] == found["chords_broken"] == 0
     if broker == "sentinel":
         assert found["faults"]["failover"] >= 1
