@@ -121,6 +121,17 @@ class Pod:
         self._hook: list[str] = container["lifecycle"]["preStop"]["exec"]["command"]
         self.worker = stage.worker("-c1", *container["command"][4:], env=env)
 
+    def leave_with_work(self) -> tuple[Any, list[Any]]:
+        """Run the hook with one task running and five waiting, and give their results."""
+        stage = self._stage
+        running = stage.send("late", "running")
+        stage.wait_for("begun", "running")
+        waiting = [stage.send("note", mark) for mark in range(5)]
+        self.worker.wait_for_line(rf"{waiting[2].id}\] received")
+        self.run_hook()
+        self.worker.wait_for_line("Warm shutdown")
+        return running, waiting
+
     def run_hook(self) -> None:
         """The preStop hook, to its end; the grace period runs already."""
         self._deadline = time.monotonic() + self._grace
@@ -170,12 +181,7 @@ def test_kubernetes_hook_and_sigterm_leave_nothing_that_has_to_be_waited_for(
     every.settings |= PATIENT | {"worker_prefetch_multiplier": 4, "worker_soft_shutdown_timeout": soft}
     pod = Pod(every, 60)
     leaving = pod.worker
-    running = every.send("late", "running")
-    every.wait_for("begun", "running")
-    waiting = [every.send("note", mark) for mark in range(5)]
-    leaving.wait_for_line(rf"{waiting[2].id}\] received")
-    pod.run_hook()
-    leaving.wait_for_line("Warm shutdown")
+    running, waiting = pod.leave_with_work()
     heir = every.worker("-c1", "-nheir@here")
     # What only waited is free as soon as the hook has spoken, and what comes now is not this worker's.
     waiting.append(every.send("note", 5))
@@ -197,13 +203,7 @@ def test_killed_when_its_time_is_over_it_holds_nothing_but_what_ran(every: Stage
     on_rabbitmq = every.broker_url.startswith("amqp")
     every.settings |= {"worker_prefetch_multiplier": 4, "worker_lease_duration": 300 if on_rabbitmq else 6}
     pod = Pod(every, 8, env={})
-    leaving = pod.worker
-    running = every.send("late", "running")
-    every.wait_for("begun", "running")
-    waiting = [every.send("note", mark) for mark in range(5)]
-    leaving.wait_for_line(rf"{waiting[2].id}\] received")
-    pod.run_hook()
-    leaving.wait_for_line("Warm shutdown")
+    running, waiting = pod.leave_with_work()
     pod.send_sigterm()
     wait_until(
         lambda: (every.broker.depth("celery"), every.broker.held_depth()) in {(5, 1), (5, 0)},

@@ -18,7 +18,7 @@ def self_signed(folder: Path) -> tuple[str, str]:
     """The files of a certificate for this machine, signed by itself, and of its key."""
     openssl = shutil.which("openssl")
     if openssl is None:
-        pytest.skip("openssl makes the certificate")
+        pytest.skip("openssl, which makes the certificate, is not installed")
     certificate, key = str(folder / "certificate.pem"), str(folder / "key.pem")
     command = [
         openssl,

@@ -1,4 +1,7 @@
-"""Programs that fork: a thread that is in the midst of something then is not there to end it in the child."""
+"""Programs that fork: a thread that is in the midst of something then is not there to end it in the child.
+
+The registries are the module's, and hold nothing alive: hooks at a fork are the process's own and cannot be taken back.
+"""
 
 from __future__ import annotations
 

@@ -102,10 +102,8 @@ class AmqpConsumer:
                 self._link = await open_link(self._failover)
             channel = await self._link.channel()
             self._tags = OpenTags()
-            self._channel, self._supply = (
-                channel,
-                Supply(channel, self._tags, self.now, self._topology.counts_returns),
-            )
+            self._channel = channel
+            self._supply = Supply(channel, self._tags, self.now, self._topology.counts_returns)
             self._generation += 1
             channel.on_closed(self._lost)
             self._placing = Placing(self._link, self._topology)
