@@ -204,9 +204,9 @@ class _CountedConsumer(AmqpConsumer):
 
     async def settle(self, batch: Sequence[Disposition]) -> None:
         await super().settle(batch)
-        self._acknowledge_rest()
-        if self._channel is not None:
-            await self._channel.set_prefetch(0)
+        if self._tenure is not None:
+            self._tenure.acknowledge_rest()
+            await self._tenure.channel.set_prefetch(0)
 
 
 class QuorumWorld(AmqpWorld):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support.waiting import wait_until
+from umbel.brokers.amqp.consumer import AmqpConsumer
 from umbel.brokers.base import Disposition, FetchPlan
 from umbel.brokers.options import BrokerOptions
 from umbel.brokers.urls import broker_from_url
@@ -15,15 +16,20 @@ from umbel.core.destination import Destination
 from umbel.core.queues import Broadcast, Exchange, Queue
 from umbel.core.records import Publication
 from umbel.core.topology import define
-from umbel.errors import BrokerError
+from umbel.errors import BrokerConnectionError, BrokerError
+from umbel.stores.amqp.link import open_link
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from umbel.brokers.base import Broker
+    from umbel.stores.amqp.failover import Failover
+    from umbel.stores.amqp.link import Link
 
 PATIENCE = 10.0
 NEWS = Destination("news", "", None, "fanout")
+JOBS = Destination("", "jobs", "jobs")
+NEXT = Destination("", "next", "next")
 
 
 @pytest.fixture
@@ -44,7 +50,7 @@ async def test_every_listener_gets_what_is_broadcast_also_after_a_pause(broker: 
     publisher = broker.async_publisher()
     for turn in (b"first", b"second"):
         for consumer in consumers.values():
-            supply = consumer._supply  # type: ignore[attr-defined]
+            supply = consumer._tenure.supply  # type: ignore[attr-defined]
             await asyncio.to_thread(wait_until, lambda supply=supply: not supply.streams, what="the pause")
         await publisher.send([Publication(NEWS, turn)] * 3, timeout=PATIENCE)
         for name, consumer in consumers.items():
@@ -68,3 +74,47 @@ async def test_a_queue_of_another_connection_alone_is_an_error_that_names_it(bro
         await second.fetch(FetchPlan(("mine",)), 1, 0.05)
     for consumer in (first, second):
         await consumer.close()
+
+
+async def test_what_was_to_end_on_a_lost_channel_ends_nothing_on_the_next(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A channel numbers what it hands out from 1: an end that is tried again must not meet another message."""
+    publisher = broker.async_publisher()
+    await publisher.send([Publication(JOBS, b"first"), Publication(JOBS, b"second")], timeout=PATIENCE)
+    consumer = broker.consumer("one", 30)
+    assert isinstance(consumer, AmqpConsumer)
+    await consumer.open()
+    taken = await consumer.fetch(FetchPlan(("jobs",)), 1, PATIENCE)
+    end = [Disposition(each.tag, publish=[Publication(NEXT, b"next")]) for each in taken]
+
+    publishing, connecting, go_on = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def fail(_messages: object) -> None:
+        publishing.set()
+        await connecting.wait()
+        raise BrokerConnectionError("the connection was cut while this was published")
+
+    async def connect(failover: Failover) -> Link:
+        connecting.set()
+        await go_on.wait()
+        return await open_link(failover)
+
+    with monkeypatch.context() as patches:
+        patches.setattr(consumer._sender, "send", fail)
+        patches.setattr("umbel.brokers.amqp.consumer.open_link", connect)
+        settling = asyncio.create_task(consumer.settle(end))
+        await publishing.wait()
+        assert consumer._link is not None
+        consumer._link.close("cut")
+        opening = asyncio.create_task(consumer.open())
+        with pytest.raises(BrokerConnectionError):
+            await settling  # while the next connection is being made
+        go_on.set()
+        await opening
+    again = [each.payload for each in await consumer.fetch(FetchPlan(("jobs",)), 2, PATIENCE)]
+    assert sorted(again) == [b"first", b"second"]
+    await consumer.settle(end)
+    await consumer.close()
+    await publisher.close()
+    await asyncio.to_thread(wait_until, lambda: broker.depth("jobs") == 2, what="both messages, unsettled")

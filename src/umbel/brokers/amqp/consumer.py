@@ -10,17 +10,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from umbel.brokers.amqp.dead import DEAD_EXCHANGE
 from umbel.brokers.amqp.delayed import receiving
 from umbel.brokers.amqp.losses import LossBook
-from umbel.brokers.amqp.messages import DELAYED_PREFIX
 from umbel.brokers.amqp.placing import Placing
-from umbel.brokers.amqp.settling import Batch, came_before, payload_of
-from umbel.brokers.amqp.supply import OpenTags, Supply
+from umbel.brokers.amqp.settling import Batch
+from umbel.brokers.amqp.tenure import Tenure
 from umbel.brokers.amqp.translations import PayloadReader
-from umbel.brokers.base import Delivery
 from umbel.brokers.turns import rotate
 from umbel.core.clock import SteadyClock
 from umbel.errors import BrokerConnectionError, BrokerError
@@ -31,13 +29,15 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
 
     from umbel.brokers.amqp.sending import Sender
-    from umbel.brokers.amqp.supply import Taken
+    from umbel.brokers.amqp.settling import Step
+    from umbel.brokers.amqp.supply import Supply, Taken
     from umbel.brokers.amqp.topology import Topology
-    from umbel.brokers.base import Disposition, FetchPlan
+    from umbel.brokers.base import Delivery, Disposition, FetchPlan
     from umbel.brokers.options import BrokerOptions
     from umbel.core.causes import Losses
+    from umbel.stores.amqp.confirms import Outgoing
     from umbel.stores.amqp.failover import Failover
-    from umbel.stores.amqp.link import Channel, Link
+    from umbel.stores.amqp.link import Link
 
 logger = logging.getLogger("umbel.amqp")
 
@@ -49,8 +49,6 @@ _LINGER: Final = 0.05
 _LINGER_MUCH: Final = 0.25
 #: The same where a queue counts what comes back.
 _LINGER_COUNTED: Final = 5.0
-#: Seconds that an acknowledgement may wait for those of earlier messages, to go in one frame with them.
-_ACK_WITHIN: Final = 0.005
 
 
 class AmqpConsumer:
@@ -74,20 +72,16 @@ class AmqpConsumer:
         self._sender = sender
         self._options = options
         self._link: Link | None = None
-        self._channel: Channel | None = None
         self._placing: Placing | None = None
-        self._supply: Supply | None = None
-        self._tags = OpenTags()
+        self._tenure: Tenure | None = None
+        self._tenures = 0
         self._payloads = PayloadReader()
-        self._held: dict[bytes, Taken] = {}
         self._losses = LossBook(identity, sender.link)
         self._taking_back: asyncio.Task[None] | None = None
-        self._generation = 0
         self._plan: FetchPlan | None = None
         self._turn = 0
         self._fetching = 0
         self._linger: asyncio.TimerHandle | None = None
-        self._acking: asyncio.TimerHandle | None = None
         self._lapse: asyncio.TimerHandle | None = None
         self._renewed_at = 0.0
 
@@ -96,15 +90,13 @@ class AmqpConsumer:
 
         Raises BrokerConnectionError when that fails.
         """
-        if self._channel is None or self._channel.closed is not None:
-            self._forget("the connection is made anew")
+        if self._tenure is None or self._tenure.is_over:
+            self._forget()
             if self._link is None or self._link.lost is not None:
                 self._link = await open_link(self._failover)
             channel = await self._link.channel()
-            self._tags = OpenTags()
-            self._channel = channel
-            self._supply = Supply(channel, self._tags, self.now, self._topology.counts_returns)
-            self._generation += 1
+            self._tenures += 1
+            self._tenure = Tenure(self._tenures, channel, self.now, self._topology.counts_returns)
             channel.on_closed(self._lost)
             self._placing = Placing(self._link, self._topology)
             await self._placing.everything()
@@ -130,33 +122,35 @@ class AmqpConsumer:
                 "argument x-consumer-timeout. (%s)",
                 error.text,
             )
-        if self._supply is not None:
-            self._supply.wake()
+        if self._tenure is not None:
+            self._tenure.supply.wake()
 
-    def _connected(self) -> tuple[Channel, Supply]:
-        channel, supply = self._channel, self._supply
-        if channel is None or supply is None:
+    def _connected(self) -> Tenure:
+        tenure = self._tenure
+        if tenure is None:
             raise BrokerConnectionError(f"consumer {self.identity} is not connected: call open() first")
-        if channel.closed is not None:
-            raise BrokerConnectionError(f"consumer {self.identity} lost its channel: {channel.closed}")
-        return channel, supply
+        tenure.check()
+        return tenure
 
     # Taking.
 
     async def fetch(self, plan: FetchPlan, limit: int, timeout: float) -> list[Delivery]:
         """As Consumer.fetch. What arrives for a cancelled fetch is given by the next one, or goes back."""
-        _, supply = self._connected()
+        tenure = self._connected()
+        supply = tenure.supply
         self._fetching += 1
         if self._linger is not None:
             self._linger.cancel()
             self._linger = None
         try:
             await self._use(plan, supply)
-            return self._hold(await self._await(supply, plan, limit, timeout))
+            taken = await self._await(tenure, plan, limit, timeout)
+            tenure.check()
+            return tenure.hold(taken, self._payloads)
         except BrokerConnectionError:
             raise
         except BrokerError as error:
-            self._connected()  # the channel is over: for who fetches that is as if the connection were
+            tenure.check()  # the channel is over: for who fetches that is as if the connection were
             raise BrokerError(f"cannot fetch from {', '.join(plan.queues)}: {error}") from error
         finally:
             self._fetching -= 1
@@ -185,8 +179,8 @@ class AmqpConsumer:
             await supply.stop()
             self._plan = plan
 
-    async def _await(self, supply: Supply, plan: FetchPlan, limit: int, timeout: float) -> list[Taken]:
-        loop = asyncio.get_running_loop()
+    async def _await(self, tenure: Tenure, plan: FetchPlan, limit: int, timeout: float) -> list[Taken]:
+        supply, loop = tenure.supply, asyncio.get_running_loop()
         deadline = loop.time() + timeout
         self._turn += 1
         queues = rotate(plan.queues, self._turn)
@@ -199,43 +193,21 @@ class AmqpConsumer:
             left = deadline - loop.time()
             if taken or limit <= 0 or left <= 0:
                 return taken
-            await supply.stream(queues, limit, len(self._held))
+            await supply.stream(queues, limit, len(tenure))
             if not supply.has_arrived:
                 await supply.wait(min(left, supply.until_due()))
-            self._connected()
+            tenure.check()
             await self._use(plan, supply)
-
-    def _hold(self, taken: Sequence[Taken]) -> list[Delivery]:
-        generation, held = self._generation, self._held
-        deliveries = []
-        for each in taken:
-            delivered = each.delivered
-            tag = b"%d.%d" % (generation, delivered.tag)
-            held[tag] = each
-            again = came_before(delivered)
-            if again or delivered.exchange.startswith(DELAYED_PREFIX):
-                payload = payload_of(each)
-            else:
-                payload = self._payloads.read(delivered)
-            deliveries.append(Delivery(tag, each.queue, payload, again, each.due))
-        return deliveries
 
     def _give_up_waiting(self) -> None:
         """Nobody fetches any more: what is here and on its way belongs to others."""
         self._linger = None
-        supply, channel = self._supply, self._channel
-        if supply is None or channel is None or channel.closed is not None or self._fetching:
-            return
-        supply.stop().add_done_callback(lambda _: self._return_unasked())
+        tenure = self._tenure
+        if tenure is not None and not tenure.is_over and not self._fetching:
+            tenure.supply.stop().add_done_callback(lambda _: self._return_unasked(tenure))
 
-    def _return_unasked(self) -> int:
-        supply, channel = self._supply, self._channel
-        if supply is None or channel is None or channel.closed is not None or self._fetching:
-            return 0
-        rest = supply.drain()
-        for taken in rest:
-            channel.nack(taken.delivered.tag, requeue=True)
-        return len(rest)
+    def _return_unasked(self, tenure: Tenure) -> int:
+        return 0 if self._fetching else tenure.return_unasked()
 
     async def begin(self, deliveries: Sequence[Delivery]) -> list[Losses]:
         """As Consumer.begin. Raises BrokerConnectionError when the marks cannot be made."""
@@ -247,29 +219,28 @@ class AmqpConsumer:
         """As Consumer.settle. Raises BrokerError for what RabbitMQ refuses to take, after settling the others."""
         if not batch:
             return
-        self._connected()
-        generation = self._generation
-        work = await self._plan_batch(batch)
-        failed: list[Any] = []
+        tenure = self._connected()
+        work = await self._plan_batch(batch, tenure)
+        failed: list[Step] = []
         if messages := work.messages:
             try:
                 failed = await self._publish(work, messages)
             except BaseException:
                 # Nobody knows what was published: the deliveries stay, and are settled again.
-                self._restore(work.steps, generation)
+                tenure.restore(work.steps)
                 raise
-        if generation == self._generation:
-            await self._end([step for step in work.steps if step not in failed])
-        self._restore(failed, generation)
+        await tenure.end([step for step in work.steps if step not in failed])
+        tenure.restore(failed)
         if self._losses.has_marks:
             await self._end_losses(step.disposition for step in work.steps if step not in failed)
         if failed:
             raise BrokerError(f"RabbitMQ refused to settle {len(failed)} of {len(batch)} deliveries")
 
-    async def _plan_batch(self, batch: Sequence[Disposition]) -> Batch:
+    async def _plan_batch(self, batch: Sequence[Disposition], tenure: Tenure) -> Batch:
         """What a batch takes; its deliveries are held no more."""
         publications = [publication for disposition in batch for publication in disposition.publish]
         refused = await self._sender.place(publications) if publications else {}
+        tenure.check()
         work = Batch(
             self.now(),
             self._sender.compose,
@@ -280,7 +251,7 @@ class AmqpConsumer:
         for disposition in batch:
             if disposition.unheld:
                 work.add(disposition, None)
-            elif (taken := self._held.pop(disposition.tag, None)) is not None:
+            elif (taken := tenure.release(disposition.tag)) is not None:
                 work.add(disposition, taken)
         return work
 
@@ -297,58 +268,13 @@ class AmqpConsumer:
         exchange = self._topology.queue(queue).arguments.get("x-dead-letter-exchange")
         return exchange is not None and exchange != DEAD_EXCHANGE
 
-    async def _publish(self, work: Batch, messages: Sequence[Any]) -> list[Any]:
+    async def _publish(self, work: Batch, messages: Sequence[Outgoing]) -> list[Step]:
         await self._sender.place_ends(work.dead_queues, work.delays)
         letters, failed = work.judge(await self._sender.send(messages))
         if letters:
             await self._sender.place_ends(work.dead_queues, ())
             await self._sender.send(letters)
         return failed
-
-    def _restore(self, steps: Sequence[Any], generation: int) -> None:
-        if generation != self._generation:
-            return
-        for step in steps:
-            if step.taken is not None:
-                self._held[step.disposition.tag] = step.taken
-
-    async def _end(self, steps: Sequence[Any]) -> None:
-        """Acknowledge what is done, and give back or refuse the rest."""
-        channel, _ = self._connected()
-        done: list[int] = []
-        moved = False
-        for step in steps:
-            taken = step.taken
-            if taken is None:
-                continue
-            number = taken.delivered.tag
-            if taken.stream is not None:
-                taken.stream.out -= 1
-            if step.front or step.reject:
-                self._tags.end(number)
-                channel.nack(number, requeue=step.front)
-                moved = True
-            else:
-                done.append(number)
-        if done:
-            upto = self._tags.end_all(done)
-            if upto is not None:
-                channel.ack(upto, multiple=True)
-            if self._tags.has_unsaid and self._acking is None:
-                self._acking = asyncio.get_running_loop().call_later(_ACK_WITHIN, self._acknowledge_rest)
-        if moved:
-            await channel.set_prefetch(0)  # whatever was asked before has happened when this is answered
-        else:
-            await asyncio.sleep(0)  # has it written
-
-    def _acknowledge_rest(self) -> None:
-        """Acknowledge one by one what has ended before something that came earlier."""
-        if self._acking is not None:
-            self._acking.cancel()
-            self._acking = None
-        if self._channel is not None and self._channel.closed is None:
-            for number in self._tags.take_unsaid():
-                self._channel.ack(number)
 
     # The lease.
 
@@ -383,46 +309,42 @@ class AmqpConsumer:
 
     async def reconcile(self, held: Collection[bytes]) -> int:
         """As Consumer.reconcile. What arrived and was not asked for goes back too."""
-        channel, supply = self._connected()
-        self._acknowledge_rest()
-        await supply.stop()
-        returned = self._return_unasked()
-        known = set(held)
-        for tag in [tag for tag in self._held if tag not in known]:
-            taken = self._held.pop(tag)
-            self._tags.end(taken.delivered.tag)
-            channel.nack(taken.delivered.tag, requeue=True)
-            returned += 1
-            await self._losses.give_back([tag])
-        await channel.set_prefetch(0)
-        return returned
+        tenure = self._connected()
+        tenure.acknowledge_rest()
+        await tenure.supply.stop()
+        returned = self._return_unasked(tenure)
+        unknown = tenure.give_back_all_but(set(held))
+        await self._losses.give_back(unknown)
+        await tenure.channel.set_prefetch(0)
+        return returned + len(unknown)
 
     async def close(self) -> None:
         """As Consumer.close: the channel takes along what it held."""
-        link, channel = self._link, self._channel
+        link, tenure = self._link, self._tenure
         self._link = None
         if self._taking_back is not None:
             self._taking_back.cancel()
             await asyncio.wait([self._taking_back])
         try:
-            if link is not None and channel is not None and link.lost is None:
-                self._acknowledge_rest()
+            if link is not None and tenure is not None and link.lost is None:
+                tenure.acknowledge_rest()
                 await self._losses.give_back()
-                await channel.aclose()
+                await tenure.channel.aclose()
                 await link.aclose()
         finally:
             if link is not None:
                 link.close()
-            self._forget("the consumer is closed")
+            self._forget()
             await self._sender.close()
 
-    def _forget(self, _reason: str) -> None:
-        for timer in (self._linger, self._lapse, self._acking):
+    def _forget(self) -> None:
+        for timer in (self._linger, self._lapse):
             if timer is not None:
                 timer.cancel()
-        self._linger = self._lapse = self._acking = None
-        self._channel = self._supply = self._plan = None
-        self._held.clear()
+        self._linger = self._lapse = None
+        if self._tenure is not None:
+            self._tenure.leave()
+        self._tenure = self._plan = None
         self._losses.forget()
 
 

@@ -22,7 +22,7 @@ import msgspec
 
 from umbel.core.causes import Loss, losses_of
 from umbel.core.header import peek
-from umbel.errors import DecodeError
+from umbel.errors import BrokerConnectionError, DecodeError
 from umbel.stores.amqp import requests
 from umbel.stores.amqp.confirms import Outgoing
 from umbel.stores.amqp.faults import ChannelClosedError
@@ -121,15 +121,27 @@ class LossBook:
         return bool(self._marked)
 
     async def end(self, tags: Iterable[bytes]) -> None:
-        """Forget the marks of deliveries that have ended."""
-        for name in [self._marked.pop(tag) for tag in tags if tag in self._marked]:
-            await (await self._open()).ask(requests.delete_queue(name))
+        """Forget the marks of deliveries that have ended. What cannot be reached now is left to ``take_back``."""
+        names = [self._marked.pop(tag) for tag in tags if tag in self._marked]
+        await self._each(names, lambda channel, name: channel.ask(requests.delete_queue(name)))
 
     async def give_back(self, tags: Iterable[bytes] | None = None) -> None:
-        """Take back the marks of deliveries that return to their queues; None: of all."""
+        """Take back the marks of deliveries that return to their queues; None: of all. Else as ``end``."""
         chosen = list(self._marked) if tags is None else [tag for tag in tags if tag in self._marked]
-        for name in [self._marked.pop(tag) for tag in chosen]:
-            await _unmark(await self._open(), name, self._identity)
+        names = [self._marked.pop(tag) for tag in chosen]
+        await self._each(names, lambda channel, name: _unmark(channel, name, self._identity))
+
+    async def _each(self, names: Sequence[str], work: Callable[[Channel, str], Awaitable[object]]) -> None:
+        # Never raises: the deliveries have ended whatever becomes of their marks, and are not to be ended again.
+        for place, name in enumerate(names):
+            try:
+                await work(await self._open(), name)
+            except BrokerConnectionError as error:
+                logger.info("Marks of losses are taken back later: %s", error)
+                self._cut.update(dict.fromkeys(names[place:]))
+                return
+            except ChannelClosedError as error:
+                logger.info("A mark of a loss could not be taken back: %s", error)
 
     def forget(self) -> None:
         """The connection is gone, and with it what was held: the marks stay until ``take_back``."""
