@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from typing import NoReturn
 
 import amqp
 import pytest
@@ -17,7 +18,10 @@ from umbel.brokers.amqp.messages import DUE
 from umbel.brokers.base import Consumer, Delivery, Disposition
 from umbel.brokers.options import BrokerOptions
 from umbel.core.bindings import Binding
+from umbel.core.destination import Destination
+from umbel.core.records import Publication
 from umbel.core.topology import QueueDefinition, define_bindings
+from umbel.errors import BrokerConnectionError
 from umbel.testing.contracts.broker import LEASE, BrokerContract, BrokerWorld
 from umbel.testing.contracts.broker_fixtures import Q
 from umbel.testing.contracts.support import PATIENCE, eventually, send
@@ -268,6 +272,36 @@ class TestAmqpBroker(BrokerContract):
         assert [losses.count for losses in await last.begin(deliveries)] == [0, 0]
         assert list(world.marks().values()) == [1, 1]
         await last.settle([Disposition(delivery.tag) for delivery in deliveries])
+        assert world.marks() == {}
+
+    async def test_what_has_ended_is_not_ended_again_for_the_sake_of_its_mark(
+        self,
+        world: AmqpWorld,
+        broker: AmqpBroker,
+        consumer_of: OpenConsumer,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """Marks are deleted by way of another connection; what was published with the end would be there twice."""
+        send(broker, "1")
+        lost, worker = await consumer_of("lost"), await consumer_of("a")
+        await lost.fetch(Q, 1, PATIENCE)
+        await world.lose(lost)
+        [delivery] = await worker.fetch(Q, 1, PATIENCE)
+        await worker.begin([delivery])
+        assert isinstance(worker, AmqpConsumer)
+
+        async def away() -> NoReturn:
+            raise BrokerConnectionError("the connection that messages are sent by is cut")
+
+        follower = Publication(Destination("", "y", "y"), delivery.payload)
+        with monkeypatch.context() as patches:
+            patches.setattr(worker._losses, "_open", away)
+            await worker.settle(
+                [Disposition(delivery.tag), Disposition(b"", unheld=True, publish=[follower])]
+            )
+        assert (broker.depth("x"), broker.depth("y"), broker.held_depth()) == (0, 1, 0)
+        assert len(world.marks()) == 1
+        await worker._losses.take_back()
         assert world.marks() == {}
 
     async def test_marks_are_taken_back_while_another_works_on_the_message(
