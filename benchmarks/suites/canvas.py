@@ -19,7 +19,8 @@ _WARM_UP = 20
 class Canvas:
     """A group is sent and its results are read, then a chord with a body and a chain, with a worker of two processes.
 
-    Seconds begin before the workflow is made and end when its last value is in the sender's hands. Tasks of the group
+    Seconds begin before the workflow is made and end when its last value is in the sender's hands; some tasks and a
+    small workflow of the same kind go before, which pay for what is imported when it is used first. Tasks of the group
     and of the chord's header are counted by their stamps too: each ran once.
     """
 
@@ -40,6 +41,6 @@ class Canvas:
             with rig.worker() as worker:
                 seconds = rig.drive("workflow", name=name, warm_up=_WARM_UP, tasks=size)["seconds"]
                 worker.wait_count(tasks)
-                rig.verify(stamps, tasks, unstamped=int(name == "chord"))
+                rig.verify(stamps, tasks, unstamped=2 * int(name == "chord"))
             figures.append(Figure(f"{name} of {size:,}", "tasks/s", size / seconds))
         return figures

@@ -43,6 +43,8 @@ class Connections:
         self._brokers: dict[str, tuple[BrokerOptions, Broker]] = {}
         self._backend: Backend | None = None
         self._backend_key: Any = None
+        #: What the backend was made of, as far as that is quickly told, and the backend.
+        self._backend_as_of: tuple[Any, int, Backend] | None = None
         self._sender: Sender | None = None
         self._generation = -1
         self._of_parent: list[object] = []
@@ -69,6 +71,9 @@ class Connections:
         url = self._app.backend_cls or conf.result_backend
         if url is None:
             url = "disabled://" if conf.broker_url else EMBEDDED_URL
+        known, generation = self._backend_as_of, conf.generation
+        if known is not None and known[:2] == (url, generation):
+            return known[2]
         if not isinstance(url, (str, type)):
             made: ResultBackend = url
             return made
@@ -79,6 +84,7 @@ class Connections:
                     self._backend.close()
                 self._backend = foreign_backend(self._app, url) or self._own_backend(url, options)
                 self._backend_key = (url, options)
+            self._backend_as_of = url, generation, self._backend
             return self._backend
 
     def _own_backend(self, url: str | type, options: ResultOptions) -> Backend:
@@ -141,6 +147,7 @@ class Connections:
         self._of_parent = [self._brokers, self._backend, self._sender, self._publishers]
         self._lock = RLock()
         self._brokers, self._backend, self._sender, self._generation = {}, None, None, -1
+        self._backend_as_of = None
         self._publishers = WeakKeyDictionary()
 
     def close(self) -> None:
@@ -154,7 +161,7 @@ class Connections:
             self._brokers.clear()
             if self._backend is not None:
                 self._backend.close()
-            self._backend = None
+            self._backend = self._backend_as_of = None
             self._publishers = WeakKeyDictionary()
 
 
