@@ -233,6 +233,17 @@ def test_depth_behind_many_slots_is_what_ends_in_all_of_them() -> None:
     assert pace.depth() == 0
 
 
+def test_until_a_brief_job_has_ended_the_first_that_has_goes_for_them() -> None:
+    """Those that are given out while none has ended would all wait for one another's ends to be told, a second time."""
+    pace = Pace(0.002, 1000)
+    assert pace.is_new
+    pace.note_first(0.5)
+    assert not pace.is_new
+    assert pace.depth() == 38
+    pace.note(64 * 100.0, 64)
+    assert pace.depth() == 0
+
+
 @given(slots=st.integers(1, 4), held=st.integers(0, 300), depth=st.integers(0, 64), left=st.integers(0, 20))
 def test_room_keeps_to_the_allowance(slots: int, held: int, depth: int, left: int) -> None:
     member = Member(slots, left, lambda member: None)

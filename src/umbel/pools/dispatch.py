@@ -352,6 +352,8 @@ class ProcessPool:
         member.finished += len(reports)
         if brief:
             self._pace.note(seconds, brief)
+        elif self._pace.is_new and reports:
+            self._pace.note_first(reports[0].runtime)
         if self._limited:
             for report in reports:
                 self._pace.note_any(report.runtime)

@@ -24,6 +24,7 @@ class Pace:
         self._horizon = horizon
         self._abreast = abreast  #: jobs that run at the same time in a process
         self._mean: float | None = None
+        self._first: float | None = None
         self._any_mean: float | None = None
         self._birth = _BIRTH
 
@@ -34,6 +35,15 @@ class Pace:
             self._mean = mean
         else:
             self._mean += (mean - self._mean) * min(1.0, count / _MEMORY)
+
+    def note_first(self, seconds: float) -> None:
+        """The first job that has ended took so long, which goes for brief ones until one has ended."""
+        self._first = seconds
+
+    @property
+    def is_new(self) -> bool:
+        """Whether no job has ended yet."""
+        return self._first is None
 
     def note_any(self, seconds: float) -> None:
         """A job took so long, brief or not."""
@@ -54,10 +64,11 @@ class Pace:
 
     def depth(self) -> int:
         """How many jobs may wait behind those that run: as many as a process does in the horizon."""
-        if self._mean is None:
+        mean = self._first if self._mean is None else self._mean
+        if mean is None:
             return 0
         horizon = self._horizon if self._abreast == 1 else self._horizon * _LOOP_TURNS
-        return min(_MOST, int(horizon / (self._mean / self._abreast + _OVERHEAD)))
+        return min(_MOST, int(horizon / (mean / self._abreast + _OVERHEAD)))
 
     def lead(self, slots: int) -> int:
         """How many jobs before its last one the replacement of a process with so many slots has to be on its way."""
