@@ -381,6 +381,26 @@ class TestRefusals:
         await consumer.settle([Disposition(second.tag, publish=bad)])
         assert (broker.held_depth(), broker.depth("fine"), broker.depth("not-a-list")) == (0, 1, 1)
 
+    async def test_what_was_published_is_not_published_again_for_what_was_refused(
+        self, broker: RedisBroker, client: redis.Redis, consumer_of: OpenConsumer
+    ) -> None:
+        """Nothing but the disposition itself could tell: it belongs to no delivery that is held or not."""
+        consumer = await consumer_of(broker)
+        client.set("not-a-list", "x")
+        send(broker, "1", "2")
+        first, _ = await consumer.fetch(Q, 2, 5)
+        batch = [
+            Disposition(b"early", publish=[message(broker, "n", "fine")], unheld=True, queue="q"),
+            Disposition(first.tag, publish=[message(broker, "m", "not-a-list")]),
+            Disposition(b"other", publish=[message(broker, "o", "not-a-list")], unheld=True, queue="q"),
+        ]
+        with pytest.raises(BrokerError, match="refused to settle 2 of 3"):
+            await consumer.settle(batch)
+        client.delete("not-a-list")
+        for disposition in batch:
+            await consumer.settle([disposition])
+        assert (broker.depth("fine"), broker.depth("not-a-list")) == (1, 2)
+
     async def test_a_refused_disposition_keeps_no_dead_letter(
         self, broker: RedisBroker, client: redis.Redis, consumer_of: OpenConsumer
     ) -> None:

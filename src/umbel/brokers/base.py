@@ -131,6 +131,13 @@ def records_of(disposition: Disposition) -> Sequence[ResultRecord]:
     return (disposition.result, *disposition.followers)
 
 
+def spend(disposition: Disposition) -> None:
+    """What a disposition without a delivery carries has happened: settled again, with others, it does nothing."""
+    if disposition.unheld:
+        disposition.publish, disposition.result, disposition.followers, disposition.ends = (), None, (), None
+        disposition.action, disposition.keeps = "ack", None
+
+
 class FetchPlan(msgspec.Struct, frozen=True):
     """Which queues to take from and in which order; made anew when the worker's queues change.
 

@@ -19,6 +19,7 @@ from umbel.brokers.amqp.placing import Placing
 from umbel.brokers.amqp.settling import Batch
 from umbel.brokers.amqp.tenure import Tenure
 from umbel.brokers.amqp.translations import PayloadReader
+from umbel.brokers.base import spend
 from umbel.brokers.turns import rotate
 from umbel.core.clock import SteadyClock
 from umbel.errors import BrokerConnectionError, BrokerError
@@ -229,10 +230,13 @@ class AmqpConsumer:
                 # Nobody knows what was published: the deliveries stay, and are settled again.
                 tenure.restore(work.steps)
                 raise
-        await tenure.end([step for step in work.steps if step not in failed])
+        ended = [step for step in work.steps if step not in failed] if failed else work.steps
+        for step in ended:
+            spend(step.disposition)
+        await tenure.end(ended)
         tenure.restore(failed)
         if self._losses.has_marks:
-            await self._end_losses(step.disposition for step in work.steps if step not in failed)
+            await self._end_losses(step.disposition for step in ended)
         if failed:
             raise BrokerError(f"RabbitMQ refused to settle {len(failed)} of {len(batch)} deliveries")
 

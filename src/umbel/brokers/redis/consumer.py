@@ -315,11 +315,11 @@ class RedisConsumer:
                 self._held[kept.tag] = self._steps.place_of(kept)
         refused: list[str] = []
         held_keys = self._returns.holding_keys
-        for script, arguments in self._steps.pieces(batch, self._held, tables):
-            failures, chords = await link.run(script, held_keys, arguments)
+        for piece in self._steps.pieces(batch, self._held, tables):
+            failures, chords = await link.run(piece.script, held_keys, piece.arguments)
             if chords:
                 due += self._steps.read_due(chords)
-            refused += [text.decode("utf-8", "replace") for text in failures[1::2]]
+            refused += piece.see(failures)
         if refused:
             raise BrokerError(
                 f"Redis refused to settle {len(refused)} of {len(batch)} deliveries: {refused[0]}"

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
 
-from umbel.brokers.base import records_of
+from umbel.brokers.base import records_of, spend
 from umbel.brokers.lost import tell_lost
 from umbel.brokers.redis.routing import Routes
 from umbel.core.causes import Cause, write_cause
@@ -18,7 +18,7 @@ from umbel.stores.redis.results import FUNCTIONS, RESULT_PREFIX, ChordSteps, Exp
 from umbel.stores.redis.scripts import load_script
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from umbel.brokers.base import Delivery, Disposition
     from umbel.brokers.options import BrokerOptions
@@ -33,6 +33,22 @@ _SETTLE: Final = load_script(*FUNCTIONS, ("umbel.brokers.redis", "settle.lua"))
 #: One script call takes about this many bytes and deliveries at the most: other clients wait while it runs.
 _MOST_BYTES = 1024 * 1024
 _MOST_DELIVERIES = 1000
+
+
+class Piece(NamedTuple):
+    """One call of the script, and the dispositions it is for, in the order in which it counts them."""
+
+    script: Script
+    arguments: list[Argument]
+    dispositions: list[Disposition]
+
+    def see(self, failures: Sequence[Any]) -> list[str]:
+        """Take note of what has happened; why Redis refused the rest."""
+        refused = {number - 1 for number in failures[::2]}
+        for place, disposition in enumerate(self.dispositions):
+            if place not in refused:
+                spend(disposition)
+        return [text.decode("utf-8", "replace") for text in failures[1::2]]
 
 
 class Steps:
@@ -55,24 +71,28 @@ class Steps:
 
     def pieces(
         self, batch: Sequence[Disposition], held: Mapping[bytes, tuple[str, int]], tables: Tables
-    ) -> Iterator[tuple[Script, list[Argument]]]:
-        """The script and its arguments, several times where the batch is big; no disposition is divided."""
+    ) -> Iterator[Piece]:
+        """The calls that settle a batch, several where it is big; no disposition is divided."""
         steps: list[Argument] = []
+        written: list[Disposition] = []
         successes = Successes(self._expiries)
         size = count = 0
         for disposition in batch:
-            if not successes.take(disposition, held):
+            if not (disposition.unheld or disposition.tag in held):
+                continue
+            if not successes.take(disposition):
                 successes.write_to(steps)
                 self._write(steps, disposition, held, tables)
+            written.append(disposition)
             count += 1
             size += _size(disposition)
             if size > _MOST_BYTES or count >= _MOST_DELIVERIES:
                 successes.write_to(steps)
-                yield _SETTLE, steps
-                steps, size, count = [], 0, 0
+                yield Piece(_SETTLE, steps, written)
+                steps, written, size, count = [], [], 0, 0
         successes.write_to(steps)
         if steps:
-            yield _SETTLE, steps
+            yield Piece(_SETTLE, steps, written)
 
     def _write(
         self,
@@ -85,10 +105,8 @@ class Steps:
             steps.append(b"U")
             if disposition.ends is not None:
                 steps += (b"c", *self._chords.end(disposition.ends))
-        elif disposition.tag in held:
-            steps += (b"D", disposition.tag)
         else:
-            return
+            steps += (b"D", disposition.tag)
         for publication in disposition.publish:
             queue = disposition.queue if disposition.unheld else held[disposition.tag][0]
             self._write_publication(steps, publication, queue, tables)
@@ -177,7 +195,7 @@ class Successes:
         self._tags: list[Argument] = []
         self._results: list[Argument] = []
 
-    def take(self, disposition: Disposition, held: Container[bytes]) -> bool:
+    def take(self, disposition: Disposition) -> bool:
         """Take this one, if it ends so."""
         record = disposition.result
         if (
@@ -189,7 +207,6 @@ class Successes:
             or disposition.publish
             or disposition.followers
             or disposition.keeps is not None
-            or disposition.tag not in held
         ):
             return False
         self._tags.append(disposition.tag)
