@@ -41,6 +41,8 @@ def change_roles(servers: Replicated) -> None:
     """Make the replica the primary and the other way round, as an operator does; nobody's connection is ended."""
     old, new = servers.servers
     with old.client() as before, new.client() as after:
+        before.set("mark", "")  # a client waits for its own writes, and for what came before them
+        wait_until(lambda: before.wait(1, 100) >= 1, timeout=30, what="the replica to have everything")
         after.execute_command("REPLICAOF", "NO", "ONE")
         before.execute_command("REPLICAOF", HOST, new.port)
         wait_until(lambda: after.wait(1, 100) >= 1, timeout=30, what="the former primary to follow")
