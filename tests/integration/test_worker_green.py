@@ -34,8 +34,9 @@ def test_many_wait_at_once_in_one_process(stage: Stage) -> None:
     stage.open("together")
     assert [result.get(timeout=20) for result in results] == list(range(150))
     assert time.monotonic() - begun < 15
-    begun_in = Counter(words[2] for words in stage.lines("begun"))
-    assert len(begun_in) == 1, f"{begun_in}, in order: {[words[1:] for words in stage.lines('begun')]}"
+    # The tests before this one may have ended a process.
+    begun_in = Counter(words[2] for words in stage.lines("begun") if words[1].isdigit())
+    assert len(begun_in) == 1, begun_in
 
 
 def test_limits_and_revocation_reach_those_that_wait(stage: Stage) -> None:
