@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import msgspec
 import pytest
@@ -17,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from umbel.errors import ImproperlyConfigured, SoftTimeLimitExceeded, TimeLimitExceeded
-from umbel.pools import frames
+from umbel.pools import frames, memory
 from umbel.pools.async_pool import AsyncioPool
 from umbel.pools.base import Report, Work
 from umbel.pools.deadlines import Deadlines
@@ -275,6 +276,36 @@ assert (watch.excess() or 0) > 30 * 1024
 assert watch.excess() is None  # too early to look again
 """
     subprocess.run([sys.executable, "-c", program], timeout=20, check=True)
+
+
+def test_what_is_shared_is_measured_anew_only_where_it_matters(monkeypatch: pytest.MonkeyPatch) -> None:
+    process = SimpleNamespace(own=100, shared=900, now=0.0)
+    looks: list[int] = []
+
+    def private(pid: int | None = None) -> int:
+        looks.append(process.own)
+        return int(process.own)
+
+    monkeypatch.setattr(memory, "resident", lambda pid=None: process.own + process.shared)
+    monkeypatch.setattr(memory, "private", private)
+    monkeypatch.setattr(time, "monotonic", lambda: process.now)
+
+    def excess(watch: memory.MemoryWatch, own: int) -> int | None:
+        process.own = own
+        process.now += 1.0
+        return watch.excess()
+
+    watch = memory.MemoryWatch(500)
+    assert [excess(watch, own) for own in (100, 200, 300, 499)] == [None] * 4
+    assert looks == [100]
+    process.shared = 1000  # it reads files: what it uses itself is not more
+    assert excess(watch, 450) is None
+    assert excess(watch, 501) == 501
+    assert looks == [100, 450, 501]
+    heavier = watch.next(501)
+    assert heavier is not None
+    assert [excess(heavier, own) for own in (999, 1001)] == [None, 1001]
+    assert looks == [100, 450, 501, 1001]
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from pathlib import Path
 #: Times its limit from which on a process is given no more jobs, though nobody can take its place yet.
 TOO_HEAVY = 2
 #: A look costs some tens of microseconds, so it is taken no more often than this, in seconds.
-_LOOK_EVERY = 0.05
+_LOOK_EVERY = 0.005
 _PROC = Path("/proc")
 _PAGE_KIB = os.sysconf("SC_PAGE_SIZE") // 1024
 
@@ -23,24 +23,29 @@ class MemoryWatch:
     apart, so that a new process is never over its limit because the application is big.
     """
 
-    def __init__(self, limit: int, *, first: bool = True) -> None:
+    def __init__(self, limit: int, *, first: bool = True, shared: int = 0) -> None:
         self._limit = limit
         self._first = first
+        #: What it shares with others, as far as is known: that takes a hundred times as long to find out, so that it
+        #: is looked at anew only where it matters.
+        self._shared = shared
         self._next_look = 0.0
 
     def next(self, used: int) -> MemoryWatch | None:
         """What to compare with after ``used`` was too much: where it is too heavy to go on; None if it is already."""
         most = self._limit * TOO_HEAVY
-        return MemoryWatch(most, first=False) if self._first and used <= most else None
+        return MemoryWatch(most, first=False, shared=self._shared) if self._first and used <= most else None
 
     def excess(self) -> int | None:
         """The memory in use, when it is over the limit; None when it is not, or it is too early to look again."""
         now = time.monotonic()
         if now < self._next_look:
             return None
-        used = resident()
+        everything = resident()
+        used = everything - self._shared
         if used > self._limit:
             used = private()
+            self._shared = max(0, everything - used)
         done = time.monotonic()
         # At most a fiftieth of the time goes into looking, however big the process.
         self._next_look = done + max(_LOOK_EVERY, 50 * (done - now))
