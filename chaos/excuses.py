@@ -22,8 +22,6 @@ class Fault:
     ends_pool: bool = True  #: the processes ended; otherwise they were out of touch
     forgets: bool = False  #: the broker may have forgotten that it had delivered a message before
     doubles: bool = False  #: what was being passed on (delayed, or as the next attempt) may be there twice
-    #: So may the next attempt of what was acknowledged when it began; it excuses nothing else.
-    doubles_early: bool = False
 
 
 def fault_under(run: Run, faults: Iterable[Fault], window: float) -> Fault | None:

@@ -113,7 +113,7 @@ def test_redis_is_killed(on_redis: Arena, durable_redis: RedisServer) -> None:
     arena = on_redis
 
     def kill() -> None:
-        with arena.fault("redis", ends_pool=False, doubles_early=True):
+        with arena.fault("redis", ends_pool=False):
             durable_redis.kill9()
             arena.pause(0.0, 0.3)
             durable_redis.restart()

@@ -100,23 +100,6 @@ def test_the_next_attempt_may_be_there_twice_where_it_was_passed_on_under_a_faul
     assert "TWICE" in judge(kind, elsewhere, *copies, fault=cut).wrong[0]
 
 
-def test_a_broker_that_is_lost_may_have_the_next_attempt_of_an_early_one_twice() -> None:
-    first = run(pid=9, began=99.0, ended=100.05)
-    copies = [
-        run(pid=9, attempt=1, began=at, ended=at + 0.1, redelivered=again)
-        for at, again in ((108.0, False), (109.0, True))
-    ]
-    killed = Fault("redis", since=100.0, until=101.0, ends_pool=False, doubles_early=True)
-    assert judge("retry_early", first, *copies, fault=killed).wrong == []
-    assert "TWICE" in judge("retry_late", first, *copies, fault=killed).wrong[0]
-    unmarked = run(pid=9, attempt=1, began=109.0, ended=109.1)
-    assert "not marked" in judge("retry_early", first, copies[0], unmarked, fault=killed).wrong[0]
-    # Nothing else is excused by it.
-    assert (
-        "TWICE" in judge("noop_early", first, run(8, 101.0, 101.5, redelivered=True), fault=killed).wrong[0]
-    )
-
-
 def test_what_runs_again_says_so() -> None:
     assert "not marked" in judge("noop_late", run(), run(8, 101.0, 101.5)).wrong[0]
 

@@ -10,7 +10,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 import pytest_asyncio
@@ -361,6 +361,51 @@ class TestPublishing:
         publisher.send([publication], timeout=5)
         assert client.lrange("images", 0, -1) == [b"m"]
         assert client.scard("_kombu.binding.media") == 1
+
+
+class TestLostAnswers:
+    """Redis has settled a batch, and the connection is lost with its answer: the worker settles it again."""
+
+    async def test_what_hangs_on_no_delivery_happens_once(
+        self, broker: RedisBroker, client: redis.Redis, consumer_of: OpenConsumer
+    ) -> None:
+        consumer = await consumer_of(broker)
+        send(broker, "1", "2")
+        first, second = await consumer.fetch(Q, 2, 5)
+        batch = [
+            Disposition(b"early", publish=[message(broker, "next", "n")], unheld=True, queue="q"),
+            Disposition(first.tag, publish=[message(broker, "of 1", "n")]),
+            Disposition(b"bad", "dead_letter", payload=second.payload, unheld=True, queue="q"),
+        ]
+        link = consumer._link
+        assert link is not None
+        run = link.run
+
+        async def lose_the_answer(*call: Any) -> NoReturn:
+            await run(*call)
+            raise BrokerConnectionError("the connection is lost")
+
+        link.run = lose_the_answer  # type: ignore[method-assign]
+        for _ in range(3):
+            with pytest.raises(BrokerConnectionError):
+                await consumer.settle(batch)
+        link.run = run  # type: ignore[method-assign]
+        await consumer.settle(batch)
+        assert (broker.depth("n"), broker.held_depth(), len(broker.dead_letters("q", 9))) == (2, 1, 1)
+        assert len(client.keys("umbel:settled:*")) == 1
+        await consumer.settle([Disposition(second.tag)])
+        assert client.keys("umbel:settled:*") == []  # the answer came, so nobody will ask again
+
+    async def test_nothing_stays_behind(
+        self, broker: RedisBroker, client: redis.Redis, consumer_of: OpenConsumer
+    ) -> None:
+        consumer = await consumer_of(broker)
+        follow = [message(broker, "next", "n")]
+        await consumer.settle([Disposition(b"early", publish=follow, unheld=True, queue="q")])
+        [key] = client.keys("umbel:settled:*")
+        assert 0 < client.ttl(key) <= 86400  # should the consumer never be back
+        await consumer.close()
+        assert client.keys("umbel:settled:*") == []
 
 
 class TestRefusals:

@@ -122,6 +122,7 @@ class Disposition(msgspec.Struct):
     ends: ChordEnd | None = None
     cause: Cause | None = None
     keeps: Delivery | None = None
+    name: str = ""  #: the broker's, of one that hangs on no delivery: by it a second try is known
 
 
 def records_of(disposition: Disposition) -> Sequence[ResultRecord]:

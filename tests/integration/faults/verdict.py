@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from chaos.excuses import Fault, fault_under, overlaps
+from chaos.excuses import Fault, fault_under
 from chaos.journal import Records, Run
 from tests.integration.faults.load import KINDS, answer
 
@@ -103,10 +103,6 @@ class Judge:
             return None
         before = attempts.get(number - 1, ())
         met = [fault for run in before if (fault := self._fault_under(run)) is not None and fault.doubles]
-        if not KINDS[name].late:
-            # It hangs on no delivery by which the broker would know that it has it already.
-            doubling = [fault for fault in self._faults if fault.doubles_early]
-            met += [fault for fault in doubling if any(overlaps(run, fault, self._window) for run in before)]
         return next(iter(met), None)
 
     def _judge_again(self, name: str, earlier: Run, later: Run, fault: Fault | None) -> None:

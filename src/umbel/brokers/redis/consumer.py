@@ -19,7 +19,7 @@ from umbel.brokers.redis.plan import PlanKeys
 from umbel.brokers.redis.publisher import Composer, check_all, declaration, fetch_tables
 from umbel.brokers.redis.returning import Returns
 from umbel.brokers.redis.routing import Routes
-from umbel.brokers.redis.settling import Steps
+from umbel.brokers.redis.settling import Piece, Steps, name_unheld
 from umbel.brokers.redis.withdrawing import Withdrawals
 from umbel.core.causes import losses_of
 from umbel.core.clock import BrokerClock
@@ -91,6 +91,8 @@ class RedisConsumer:
         self._held: dict[bytes, tuple[str, int]] = {}
         #: Tags of redelivered messages on which work has begun.
         self._begun: set[bytes] = set()
+        #: Whether names of what was settled are kept, and whether the answer to the last call is still to come.
+        self._named = self._in_doubt = False
         self._unique = ""
         self._turn = 0
         self._tracking = False
@@ -307,6 +309,7 @@ class RedisConsumer:
         if not batch:
             return due
         link = self._connected()
+        name_unheld(batch)
         batch = await self._with_payloads(link, self._freed(batch))
         publications = [publication for disposition in batch for publication in disposition.publish]
         tables = await fetch_tables(link, self._composer, publications) if publications else {}
@@ -314,9 +317,8 @@ class RedisConsumer:
             if (kept := disposition.keeps) is not None:
                 self._held[kept.tag] = self._steps.place_of(kept)
         refused: list[str] = []
-        held_keys = self._returns.holding_keys
         for piece in self._steps.pieces(batch, self._held, tables):
-            failures, chords = await link.run(piece.script, held_keys, piece.arguments)
+            failures, chords = await self._run(link, piece)
             if chords:
                 due += self._steps.read_due(chords)
             refused += piece.see(failures)
@@ -327,6 +329,17 @@ class RedisConsumer:
         self._let_go(batch)
         await self._forget_begun(disposition.tag for disposition in batch)
         return due
+
+    async def _run(self, link: Link, piece: Piece) -> tuple[list[Any], list[Any]]:
+        """Settle a piece of a batch; what is settled by name is remembered there until its answer is here."""
+        arguments = piece.arguments
+        if self._named and not self._in_doubt:
+            arguments, self._named = [b"z", *arguments], False
+        self._named = self._named or piece.has_names
+        self._in_doubt = True
+        failures, chords = await link.run(piece.script, self._returns.settling_keys, arguments)
+        self._in_doubt = False
+        return failures, chords
 
     def _let_go(self, batch: Sequence[Disposition]) -> None:
         """What is settled is held no more."""

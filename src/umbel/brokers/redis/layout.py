@@ -94,6 +94,10 @@ class Layout(msgspec.Struct, frozen=True):
         """Set of the tags of redelivered messages on which a consumer has begun to work."""
         return self.key(f"umbel:begun:{identity}")
 
+    def settled_key(self, identity: str) -> bytes:
+        """Set of the names of what a consumer has settled and may not know of; see settle.lua."""
+        return self.key(f"umbel:settled:{identity}")
+
     def held_key(self, identity: str) -> bytes:
         """hash: delivery tag to ``<position>:<trailer>:<list key>``, see fetch.lua."""
         return self.key(f"umbel:held:{identity}")

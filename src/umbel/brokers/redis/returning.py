@@ -76,8 +76,9 @@ class Returns:
         self._unacked = key(layout.unacked_key)
         self._index = key(layout.unacked_index_key)
         self._mutex = key(layout.unacked_mutex_key)
+        self.settled_key = layout.settled_key(identity)
         #: Keys of settle.lua.
-        self.holding_keys = (self._unacked, self._index, self.held_key, self._raw)
+        self.settling_keys = (self._unacked, self._index, self.held_key, self._raw, self.settled_key)
         #: First keys of renew.lua.
         self.lease_keys = (self._consumers, self.held_key)
 
@@ -163,7 +164,8 @@ class Returns:
         """Return everything and give up the lease."""
         await self.give_back(link, await self.held_tags(link))
         if not await self.held_tags(link):
-            mine = (self._consumers, self._layout.key("umbel:mark"), self.held_key, self.begun_key)
+            own = (self.held_key, self.begun_key, self.settled_key)
+            mine = (self._consumers, self._layout.key("umbel:mark"), *own)
             await link.run(_LEAVE, mine, (self._identity,))
 
     async def fill_in(

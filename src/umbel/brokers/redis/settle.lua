@@ -5,23 +5,25 @@ KEYS[1]  unacked            hash  tag -> message in kombu's form
 KEYS[2]  unacked_index      zset  tag by the time it was handed out
 KEYS[3]  umbel:held:<id>    hash  tag -> '<position>:<trailer>:<list key>' (fetch.lua)
 KEYS[4]  umbel:held_raw     hash  tag -> a message that is no JSON object
+KEYS[5]  umbel:settled:<id> set   names of V, of calls whose answer may not have arrived
 
 ARGV is a list of steps, each a letter and its operands. One step does for many deliveries what is usual: it stores
 their results, all of them SUCCESS, and acknowledges them.
 
   S expires n tag... (key document)...
 
-Any other disposition begins with D or U:
+Any other disposition begins with D, U or V:
 
   D tag                          the steps that follow belong to this delivery; without it being held they do nothing
   U                              they belong to no delivery and always happen
-  c <7 operands>                 after U: they happen only if this chord is due (end_chord.lua)
+  V name                         likewise, but not again: the same disposition has the same name when it is tried again
+  c <7 operands>                 after these: they happen only if this chord is due (end_chord.lua)
   P list message                 publish to a queue
   F channel message              broadcast
   K zset keep unique reason message   keep, as a dead letter, what was to be published and no queue is bound for
   R key document state expires   store a result (store_result.lua)
   N <11 operands>                count a part of a chord (count_part.lua)
-  H tag message value            hold a message: what fetch.lua writes of it; only U may go before, or A follow
+  H tag message value            hold a message: what fetch.lua writes of it; only U or V may go before, or A follow
 
 and for a held delivery ends with one of these (without one only X, with its message, or C):
 
@@ -33,11 +35,15 @@ and for a held delivery ends with one of these (without one only X, with its mes
                                       oldest where there are more ('': all are kept); message as for L
   C <7 operands>                 end a due chord (end_chord.lua)
 
+First of all may come z: the answers to all calls before this one have arrived.
+
 Returns {{number of the failed disposition (from 1), Redis' error, ...}, due_chords (count_part.lua)}. A disposition
 fails when Redis refuses one of its steps; what it had published is taken back and its delivery stays held.
 ]]
 local call, pcall_redis, sub = redis.call, redis.pcall, string.sub
-local unacked, index, held, held_raw = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local unacked, index, held, held_raw, settled = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+-- Seconds after which the names of a consumer that was lost are forgotten.
+local SETTLED_EXPIRES = 86400
 -- A write that takes no memory and changes nothing. As the first, it lets the others through when Redis is out of memory
 -- (workers have to go on, so that memory comes free), and has a server refuse that takes no writes at all: a replica.
 call('HDEL', held_raw, '')
@@ -45,7 +51,7 @@ local clock = call('TIME')
 local now = clock[1] + clock[2] / 1000000
 
 local failures, gone, ended = {}, {}, {}
-local number, tag, active, origin = 0, nil, false, nil
+local number, tag, name, active, origin = 0, nil, nil, false, nil
 local published, kept = {}, {}
 
 local function fail(reply)
@@ -53,6 +59,7 @@ local function fail(reply)
   failures[#failures + 1] = reply.err
   for i = #published, 1, -1 do call('LPOP', published[i]) end
   for zset, members in pairs(kept) do call('ZREM', zset, unpack(members)) end
+  if name then call('SREM', settled, name) end
   active = false
 end
 
@@ -95,7 +102,7 @@ local steps = {
   S = function(i)
     local expires, count = ARGV[i], tonumber(ARGV[i + 1])
     local tags = i + 1
-    published, kept = {}, {}
+    name, published, kept = nil, {}, {}
     -- Whether Celery has taken one back meanwhile is not asked: its result is true, and Celery would store it too.
     local holds = call('HMGET', held, unpack(ARGV, tags + 1, tags + count))
     local at = tags + count + 1
@@ -110,13 +117,27 @@ local steps = {
     return at
   end,
   D = function(i)
-    number, tag, published, kept = number + 1, ARGV[i], {}, {}
+    number, tag, name, published, kept = number + 1, ARGV[i], nil, {}, {}
     origin = not ended[tag] and call('HGET', held, tag)
     active = origin and (call('HEXISTS', unacked, tag) == 1 or call('HEXISTS', held_raw, tag) == 1)
     return i + 1
   end,
   U = function(i)
-    number, tag, published, kept, active = number + 1, nil, {}, {}, true
+    number, tag, name, published, kept, active = number + 1, nil, nil, {}, {}, true
+    return i
+  end,
+  V = function(i)
+    number, tag, name, published, kept, active = number + 1, nil, nil, {}, {}, true
+    if call('SISMEMBER', settled, ARGV[i]) == 1 then
+      active = false
+    elseif attempt('SADD', settled, ARGV[i]) then
+      name = ARGV[i]
+      call('EXPIRE', settled, SETTLED_EXPIRES)
+    end
+    return i + 1
+  end,
+  z = function(i)
+    call('DEL', settled)
     return i
   end,
   P = function(i)
@@ -157,7 +178,7 @@ local steps = {
     return i + 3
   end,
   c = function(i)
-    active = is_due(i)
+    active = active and is_due(i)
     return i + 7
   end,
   C = function(i)

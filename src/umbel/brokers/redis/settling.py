@@ -35,12 +35,25 @@ _MOST_BYTES = 1024 * 1024
 _MOST_DELIVERIES = 1000
 
 
+def name_unheld(batch: Sequence[Disposition]) -> None:
+    """Give names to those that would do something twice, should their answer be lost and they be tried again."""
+    for disposition in batch:
+        does_more = disposition.publish or disposition.action == "dead_letter"
+        if disposition.unheld and does_more and not disposition.name:
+            disposition.name = new_id()
+
+
 class Piece(NamedTuple):
     """One call of the script, and the dispositions it is for, in the order in which it counts them."""
 
     script: Script
     arguments: list[Argument]
     dispositions: list[Disposition]
+
+    @property
+    def has_names(self) -> bool:
+        """Whether any of them is known by a name."""
+        return any(disposition.name for disposition in self.dispositions)
 
     def see(self, failures: Sequence[Any]) -> list[str]:
         """Take note of what has happened; why Redis refused the rest."""
@@ -102,7 +115,7 @@ class Steps:
         tables: Tables,
     ) -> None:
         if disposition.unheld:
-            steps.append(b"U")
+            steps += (b"V", disposition.name) if disposition.name else (b"U",)
             if disposition.ends is not None:
                 steps += (b"c", *self._chords.end(disposition.ends))
         else:

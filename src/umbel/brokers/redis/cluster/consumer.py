@@ -18,6 +18,7 @@ from umbel.brokers.redis.cluster.publisher import fetch_tables
 from umbel.brokers.redis.consumer import RedisConsumer
 from umbel.brokers.redis.publisher import check_all, declaration
 from umbel.brokers.redis.routing import queue_of
+from umbel.brokers.redis.settling import name_unheld
 from umbel.core.bindings import Bindings
 from umbel.core.causes import losses_of
 from umbel.core.destination import BROADCAST_TYPES
@@ -301,6 +302,7 @@ class RedisClusterConsumer:
         for disposition in batch:
             if (kept := disposition.keeps) is not None:
                 self._places[kept.tag] = (await self._part(kept.queue), kept.tag)
+        name_unheld(batch)
         publications = [each for disposition in batch for each in disposition.publish]
         tables: Tables = {}
         loose: list[Publication] = []
