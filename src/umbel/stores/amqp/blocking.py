@@ -235,6 +235,19 @@ class BlockingLink:
                 self._send(deadline)
                 self.wait(Waiter(), deadline)
         self.abandon("the connection was closed")
+        self._close_socket()
+
+    def _close_socket(self) -> None:
+        """Give the socket back, unless somebody reads or writes it at this moment: that ends with the last who may."""
+        closer = Waiter()
+        try:
+            if self._take_lead(closer) and self._sending.acquire(blocking=False):
+                try:
+                    self._socket.close()
+                finally:
+                    self._sending.release()
+        finally:
+            self._leave(closer)
 
     def abandon(self, reason: str) -> None:
         """Drop the connection without a word. Safe twice."""
