@@ -325,6 +325,16 @@ def test_a_connection_that_was_closed_while_idle_is_replaced(
     assert broker.depth("q") == 2
 
 
+def test_a_connection_that_is_closed_gives_its_socket_back_at_once(connect: Connect) -> None:
+    """With the next garbage collection a program that connects often would have many of them."""
+    broker = connect()
+    publisher = broker.publisher()
+    publisher.send([publication(broker, to_queue())], timeout=PATIENCE)
+    link = publisher._session.link  # type: ignore[attr-defined]
+    publisher.close()
+    assert link._socket._socket.fileno() == -1
+
+
 async def test_the_loops_connection_is_replaced_too(
     connect: Connect, rabbitmq_server: RabbitMqServer
 ) -> None:

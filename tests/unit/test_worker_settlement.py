@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from typing import Any, cast
 
 from umbel.brokers.base import Delivery, Disposition, records_of
@@ -78,62 +79,59 @@ class Link:
         self.took.set()
 
 
-def settlement_over(link: Link) -> Settlement:
-    return Settlement(
+@asynccontextmanager
+async def settling_over(link: Link) -> AsyncIterator[Settlement]:
+    settlement = Settlement(
         cast("Any", link),
         cast("Any", None),
         shared_store=True,
         on_settled=lambda: None,
         on_due=lambda _: None,
     )
+    running = asyncio.create_task(settlement.run())
+    try:
+        async with asyncio.timeout(5):
+            yield settlement
+    finally:
+        running.cancel()
 
 
 async def test_a_step_waits_for_the_chains_next_ones_and_what_ends_for_nothing() -> None:
     link = Link()
-    settlement = settlement_over(link)
-    running = asyncio.create_task(settlement.run())
-    settlement.add_all([end("a", "b")])
-    for _ in range(5):
-        await asyncio.sleep(0)
-    assert link.batches == []
-    assert settlement.held_tags() == {b"a"}
-    settlement.add_all([end("b")])
-    await link.took.wait()
-    assert said(link.batches[0]) == [("a", "ack", ["a", "b"], "")]
-    await settlement.flush()
-    assert settlement.held_tags() == set()
-    running.cancel()
+    async with settling_over(link) as settlement:
+        settlement.add_all([end("a", "b")])
+        for _ in range(5):
+            await asyncio.sleep(0)  # turns of the loop, in which it would be settled
+        assert link.batches == []
+        assert settlement.held_tags() == {b"a"}
+        settlement.add_all([end("b")])
+        await link.took.wait()
+        assert said(link.batches[0]) == [("a", "ack", ["a", "b"], "")]
+        await settlement.flush()
+        assert settlement.held_tags() == set()
 
 
 async def test_a_step_that_nothing_follows_soon_is_settled_all_the_same() -> None:
     link = Link()
-    settlement = settlement_over(link)
-    running = asyncio.create_task(settlement.run())
-    settlement.add_all([end("a", "b")])
-    async with asyncio.timeout(5):
+    async with settling_over(link) as settlement:
+        settlement.add_all([end("a", "b")])
         await link.took.wait()
     assert said(link.batches[0]) == [("a", "ack", ["a"], "b")]
-    running.cancel()
 
 
 async def test_more_than_one_batch_is_settled_to_the_end() -> None:
     link = Link()
-    settlement = settlement_over(link)
-    running = asyncio.create_task(settlement.run())
-    settlement.add_all([end(str(number)) for number in range(2 * BATCH + 1)])
-    while len(link.batches) < 3:
-        link.took.clear()
-        async with asyncio.timeout(5):
+    async with settling_over(link) as settlement:
+        settlement.add_all([end(str(number)) for number in range(2 * BATCH + 1)])
+        while len(link.batches) < 3:
+            link.took.clear()
             await link.took.wait()
     assert [len(batch) for batch in link.batches] == [BATCH, BATCH, 1]
-    running.cancel()
 
 
 async def test_whoever_waits_for_everything_does_not_wait_for_more_steps() -> None:
     link = Link()
-    settlement = settlement_over(link)
-    running = asyncio.create_task(settlement.run())
-    settlement.add_all([end("a", "b")])
-    await settlement.flush()
+    async with settling_over(link) as settlement:
+        settlement.add_all([end("a", "b")])
+        await settlement.flush()
     assert len(link.batches) == 1
-    running.cancel()
